@@ -1,0 +1,213 @@
+// Package plan is the immutable plan of a view or query: stages, operators, expressions; and its wire codec.
+//
+// A plan is cut into stages at exchanges. A stage runs in every partition; the last stage of an ad-hoc query runs
+// once, at the node that was asked. sql makes plans and dataflow runs them: this package is all that they share,
+// so it says exactly what each operator means. It depends on nothing but record.
+package plan
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/millrace/millrace/record"
+)
+
+// Version is the codec's version; Unmarshal refuses others.
+const Version = 1
+
+// Plan is what a statement means. Nobody changes it once it is made.
+type Plan struct {
+	Version int     `json:"version"`
+	Stages  []Stage `json:"stages"` // stage i reads only scans and stages before it
+	// Output is the columns of the last stage, with the names that the user sees.
+	Output record.Schema `json:"output"`
+	// Key is the output columns that identify a row, when every row has weight 1 at all times (a grouped view); else nil.
+	Key []int `json:"key,omitempty"`
+}
+
+// Stage is a chain or tree of operators that runs without moving rows between partitions.
+type Stage struct {
+	Ops []Op `json:"ops"` // an operator reads only operators before it; the last one's output leaves the stage
+	// Exchange says how the output reaches the next stage; the last stage has none.
+	Exchange *Exchange `json:"exchange,omitempty"`
+}
+
+// Exchange moves rows to the partition of the hash of their key columns. No key columns: all to partition 0.
+type Exchange struct {
+	Key []int `json:"key"` // output columns of the stage
+	// Gather sends all rows to the node that was asked (the last stage of an ad-hoc query).
+	Gather bool `json:"gather,omitempty"`
+}
+
+// OpKind says which of Op's parts is set.
+type OpKind string
+
+const (
+	OpScan      OpKind = "scan"       // rows of a stream or view
+	OpInput     OpKind = "input"      // rows of an earlier stage, after its exchange
+	OpFilter    OpKind = "filter"     // rows for which Pred is true
+	OpProject   OpKind = "project"    // one column per expression
+	OpTumble    OpKind = "tumble"     // input columns, then window_start and window_end; drops and counts late rows
+	OpAggregate OpKind = "aggregate"  // group by
+	OpEmitFinal OpKind = "emit_final" // holds rows back until the watermark reaches their window's end
+	OpDistinct  OpKind = "distinct"   // each row once (ad-hoc only)
+	OpSort      OpKind = "sort"       // order, offset, limit (ad-hoc only)
+	OpValues    OpKind = "values"     // constant rows (SELECT without FROM)
+)
+
+// Op is one operator; exactly the part that Kind names is set.
+type Op struct {
+	Kind   OpKind        `json:"kind"`
+	Inputs []int         `json:"inputs,omitempty"` // indices into Stage.Ops
+	Schema record.Schema `json:"schema"`           // of the output
+
+	Scan      *Scan      `json:"scan,omitempty"`
+	Input     *Input     `json:"input,omitempty"`
+	Filter    *Filter    `json:"filter,omitempty"`
+	Project   *Project   `json:"project,omitempty"`
+	Tumble    *Tumble    `json:"tumble,omitempty"`
+	Aggregate *Aggregate `json:"aggregate,omitempty"`
+	EmitFinal *EmitFinal `json:"emit_final,omitempty"`
+	Sort      *Sort      `json:"sort,omitempty"`
+	Values    *Values    `json:"values,omitempty"`
+}
+
+// ScanKind is the kind of thing that a Scan reads.
+type ScanKind string
+
+const (
+	ScanStream ScanKind = "stream"
+	ScanView   ScanKind = "view"
+	ScanDead   ScanKind = "dead" // dead_letters('stream'): _partition, _offset, error, raw
+)
+
+// Scan reads a stream's or a view's rows. Op.Schema holds the columns read, in the order of Columns.
+type Scan struct {
+	Kind    ScanKind `json:"kind"`
+	Object  uint64   `json:"object"`  // catalog id
+	Name    string   `json:"name"`    // as the user wrote it, for EXPLAIN
+	Columns []string `json:"columns"` // needed columns by name, hidden ones (_partition, _offset, _tick, _time, _key, _watermark) too
+	// KeyPrefix is a view's leading Key columns that the query fixes by equality, in order: a point or prefix read.
+	KeyPrefix []record.Value `json:"key_prefix,omitempty"`
+}
+
+// Hidden columns of every stream. They are columns of a scan when named.
+const (
+	ColPartition = "_partition" // BigInt
+	ColOffset    = "_offset"    // BigInt
+	ColTick      = "_tick"      // BigInt
+	ColTime      = "_time"      // TimestampTZ, append time
+	ColKey       = "_key"       // Text, NULL without a key
+	// ColWatermark is for OpTumble only, not for users: TimestampTZ, the watermark of the records before this one
+	// in its own partition's log (highest event time so far less the stream's delay), NULL while there is none.
+	ColWatermark = "_watermark"
+)
+
+// Input reads what an earlier stage sends.
+type Input struct {
+	Stage int `json:"stage"`
+}
+
+// Filter keeps the rows for which Pred is true (neither false nor NULL).
+type Filter struct {
+	Pred Expr `json:"pred"`
+}
+
+// Project computes one column per expression.
+type Project struct {
+	Exprs []Expr `json:"exprs"`
+}
+
+// Tumble appends window_start and window_end (TimestampTZ) of the window [start, end) that holds the row's time.
+// Windows are aligned with the Unix epoch plus Offset. A row whose time is NULL is dropped and counted among the
+// errors; a row whose window_end is at or below its watermark is dropped and counted late.
+type Tumble struct {
+	Time      int   `json:"time"`      // input column
+	Watermark int   `json:"watermark"` // input column with ColWatermark, or -1: nothing is late
+	Size      int64 `json:"size"`      // microseconds
+	Offset    int64 `json:"offset"`    // microseconds
+}
+
+// AggPhase says what an Aggregate reads and writes.
+type AggPhase string
+
+const (
+	// AggSingle reads rows, keeps state, writes keys and results.
+	AggSingle AggPhase = "single"
+	// AggPartial reads the rows of one tick, keeps no state between ticks, and writes keys and the partial columns of
+	// each aggregate (see Agg.PartialTypes) with weight +1.
+	AggPartial AggPhase = "partial"
+	// AggFinal reads keys and partial columns, keeps state, writes keys and results.
+	AggFinal AggPhase = "final"
+)
+
+// Aggregate groups by Keys. Single and Final emit, at the end of a tick, -1 for a changed group's old row and +1 for
+// its new one; a group whose number of rows falls to zero disappears. Without Keys there is one group that always
+// exists, even with no input (count 0, other results NULL), in partition 0 only.
+type Aggregate struct {
+	Phase AggPhase `json:"phase"`
+	Keys  []int    `json:"keys"` // input columns; in phase final the first len(Keys) columns
+	Aggs  []Agg    `json:"aggs"`
+	// AppendOnly promises that no input row has a negative weight: min and max then need no index of values.
+	AppendOnly bool `json:"append_only"`
+}
+
+// AggFunc is an aggregate function.
+type AggFunc string
+
+const (
+	AggCountStar AggFunc = "count(*)"
+	AggCount     AggFunc = "count"
+	AggSum       AggFunc = "sum" // of bigint and numeric: numeric; of double precision: double precision; of interval: interval
+	AggMin       AggFunc = "min"
+	AggMax       AggFunc = "max"
+	AggAvg       AggFunc = "avg" // of bigint and numeric: numeric; of double precision: double precision; of interval: interval
+)
+
+// Agg is one aggregate over input column Arg (-1 for count(*)).
+type Agg struct {
+	Func    AggFunc     `json:"func"`
+	Arg     int         `json:"arg"`
+	ArgType record.Type `json:"arg_type"`
+	Type    record.Type `json:"type"` // of the result
+}
+
+// EmitFinal holds each row back until the stage's watermark is at or above its window's end, then emits it.
+// A change to a window that was emitted already is emitted at once.
+type EmitFinal struct {
+	WindowEnd int `json:"window_end"` // input column
+}
+
+// Sort orders by Keys, then drops Offset rows and keeps Limit (-1: all). Ties are broken by the whole row.
+type Sort struct {
+	Keys   []SortKey `json:"keys"`
+	Limit  int64     `json:"limit"`
+	Offset int64     `json:"offset"`
+}
+
+// SortKey is one column of an ORDER BY.
+type SortKey struct {
+	Col        int  `json:"col"`
+	Desc       bool `json:"desc"`
+	NullsFirst bool `json:"nulls_first"`
+}
+
+// Values is constant rows.
+type Values struct {
+	Rows [][]Expr `json:"rows"`
+}
+
+// Marshal encodes p.
+func Marshal(p *Plan) ([]byte, error) { return json.Marshal(p) }
+
+// Unmarshal decodes a plan of this version.
+func Unmarshal(b []byte) (*Plan, error) {
+	p := &Plan{}
+	if err := json.Unmarshal(b, p); err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
+	}
+	if p.Version != Version {
+		return nil, fmt.Errorf("plan: version %d, this build reads version %d", p.Version, Version)
+	}
+	return p, nil
+}

@@ -1,0 +1,228 @@
+package record
+
+// Bitmap is Arrow's validity bitmap: bit i%8 of byte i/8, least significant first; set means not NULL.
+// A nil Bitmap means that no value is NULL.
+type Bitmap []byte
+
+// Valid tells whether value i is not NULL.
+func (b Bitmap) Valid(i int) bool { return b == nil || b[i>>3]&(1<<(i&7)) != 0 }
+
+// Column is the values of one column in Arrow's memory layout (booleans are a byte each, as Go has them).
+// Only the slice that the type uses is set. The slot of a NULL holds the zero value; readers must not rely on more.
+type Column struct {
+	Type      Type
+	N         int    // number of values
+	Validity  Bitmap // nil: no NULLs
+	Bools     []bool
+	Ints      []int64
+	Floats    []float64
+	Intervals []Interval
+	Offsets   []int32 // N+1 positions in Bytes, for varlen types
+	Bytes     []byte
+}
+
+// Null tells whether value i is NULL.
+func (c *Column) Null(i int) bool { return !c.Validity.Valid(i) }
+
+// At returns the bytes of value i of a varlen column; they belong to the column.
+func (c *Column) At(i int) []byte { return c.Bytes[c.Offsets[i]:c.Offsets[i+1]] }
+
+// Value returns value i; its Bytes belong to the column.
+func (c *Column) Value(i int) Value {
+	v := Value{Type: c.Type}
+	if c.Null(i) {
+		v.Null = true
+		return v
+	}
+	switch c.Type {
+	case Boolean:
+		if c.Bools[i] {
+			v.Int = 1
+		}
+	case BigInt, TimestampTZ:
+		v.Int = c.Ints[i]
+	case Double:
+		v.Float = c.Floats[i]
+	case IntervalT:
+		v.Interval = c.Intervals[i]
+	case Numeric, Text, Bytea, JSONB:
+		v.Bytes = c.At(i)
+	}
+	return v
+}
+
+// NewColumn returns an empty column of type t with room for n values.
+func NewColumn(t Type, n int) Column {
+	c := Column{Type: t}
+	switch t {
+	case Boolean:
+		c.Bools = make([]bool, 0, n)
+	case BigInt, TimestampTZ:
+		c.Ints = make([]int64, 0, n)
+	case Double:
+		c.Floats = make([]float64, 0, n)
+	case IntervalT:
+		c.Intervals = make([]Interval, 0, n)
+	case Numeric, Text, Bytea, JSONB:
+		c.Offsets = make([]int32, 1, n+1)
+	}
+	return c
+}
+
+// Reset empties the column and keeps its memory.
+func (c *Column) Reset() {
+	c.N, c.Validity = 0, nil
+	c.Bools, c.Ints, c.Floats, c.Intervals, c.Bytes = c.Bools[:0], c.Ints[:0], c.Floats[:0], c.Intervals[:0], c.Bytes[:0]
+	if c.Type.Varlen() {
+		c.Offsets = append(c.Offsets[:0], 0)
+	}
+}
+
+// grow counts one more value, not NULL.
+func (c *Column) grow() {
+	if c.Validity != nil {
+		if c.N&7 == 0 {
+			c.Validity = append(c.Validity, 0)
+		}
+		c.Validity[c.N>>3] |= 1 << (c.N & 7)
+	}
+	c.N++
+}
+
+// AppendBool appends to a Boolean column.
+func (c *Column) AppendBool(v bool) { c.Bools = append(c.Bools, v); c.grow() }
+
+// AppendInt appends to a BigInt or TimestampTZ column.
+func (c *Column) AppendInt(v int64) { c.Ints = append(c.Ints, v); c.grow() }
+
+// AppendFloat appends to a Double column.
+func (c *Column) AppendFloat(v float64) { c.Floats = append(c.Floats, v); c.grow() }
+
+// AppendInterval appends to an IntervalT column.
+func (c *Column) AppendInterval(v Interval) { c.Intervals = append(c.Intervals, v); c.grow() }
+
+// AppendBytes copies v to a varlen column.
+func (c *Column) AppendBytes(v []byte) {
+	c.Bytes = append(c.Bytes, v...)
+	c.Offsets = append(c.Offsets, int32(len(c.Bytes)))
+	c.grow()
+}
+
+// AppendString copies v to a varlen column.
+func (c *Column) AppendString(v string) {
+	c.Bytes = append(c.Bytes, v...)
+	c.Offsets = append(c.Offsets, int32(len(c.Bytes)))
+	c.grow()
+}
+
+// AppendNull appends a NULL.
+func (c *Column) AppendNull() {
+	if c.Validity == nil {
+		c.Validity = make(Bitmap, (c.N+8)>>3, max(8, cap(c.Ints)>>3))
+		for i := range c.N {
+			c.Validity[i>>3] |= 1 << (i & 7)
+		}
+	} else if c.N&7 == 0 {
+		c.Validity = append(c.Validity, 0)
+	}
+	switch c.Type {
+	case Boolean:
+		c.Bools = append(c.Bools, false)
+	case BigInt, TimestampTZ:
+		c.Ints = append(c.Ints, 0)
+	case Double:
+		c.Floats = append(c.Floats, 0)
+	case IntervalT:
+		c.Intervals = append(c.Intervals, Interval{})
+	case Numeric, Text, Bytea, JSONB:
+		c.Offsets = append(c.Offsets, int32(len(c.Bytes)))
+	}
+	c.N++
+}
+
+// AppendValue appends v, which is of the column's type or NULL.
+func (c *Column) AppendValue(v Value) {
+	if v.Null {
+		c.AppendNull()
+		return
+	}
+	switch c.Type {
+	case Boolean:
+		c.AppendBool(v.Int != 0)
+	case BigInt, TimestampTZ:
+		c.AppendInt(v.Int)
+	case Double:
+		c.AppendFloat(v.Float)
+	case IntervalT:
+		c.AppendInterval(v.Interval)
+	case Numeric, Text, Bytea, JSONB:
+		c.AppendBytes(v.Bytes)
+	}
+}
+
+// AppendFrom appends value i of src, a column of the same type.
+func (c *Column) AppendFrom(src *Column, i int) {
+	if src.Null(i) {
+		c.AppendNull()
+		return
+	}
+	switch c.Type {
+	case Boolean:
+		c.AppendBool(src.Bools[i])
+	case BigInt, TimestampTZ:
+		c.AppendInt(src.Ints[i])
+	case Double:
+		c.AppendFloat(src.Floats[i])
+	case IntervalT:
+		c.AppendInterval(src.Intervals[i])
+	case Numeric, Text, Bytea, JSONB:
+		c.AppendBytes(src.At(i))
+	}
+}
+
+// Delta is a batch of rows by column. Row i appears Weights[i] times more (fewer, when negative) than before.
+type Delta struct {
+	N       int      // rows
+	Cols    []Column // each with N values
+	Weights []int64  // nil: all +1
+}
+
+// NewDelta returns an empty delta with the schema's columns and room for n rows.
+func NewDelta(s Schema, n int) *Delta {
+	d := &Delta{Cols: make([]Column, len(s))}
+	for i := range s {
+		d.Cols[i] = NewColumn(s[i].Type, n)
+	}
+	return d
+}
+
+// Weight returns row i's weight.
+func (d *Delta) Weight(i int) int64 {
+	if d.Weights == nil {
+		return 1
+	}
+	return d.Weights[i]
+}
+
+// Reset empties the delta and keeps its memory.
+func (d *Delta) Reset() {
+	d.N = 0
+	if d.Weights != nil {
+		d.Weights = d.Weights[:0]
+	}
+	for i := range d.Cols {
+		d.Cols[i].Reset()
+	}
+}
+
+// AppendRow appends row i of src with weight w. A delta uses weights from its first row on or never:
+// the receiver must have Weights set, even if empty, unless w is 1 for all its rows.
+func (d *Delta) AppendRow(src *Delta, i int, w int64) {
+	for c := range d.Cols {
+		d.Cols[c].AppendFrom(&src.Cols[c], i)
+	}
+	if d.Weights != nil {
+		d.Weights = append(d.Weights, w)
+	}
+	d.N++
+}
