@@ -78,7 +78,17 @@ type ScanKind string
 const (
 	ScanStream ScanKind = "stream"
 	ScanView   ScanKind = "view"
-	ScanDead   ScanKind = "dead" // dead_letters('stream'): _partition, _offset, error, raw
+	// ScanDead reads dead_letters('stream'): the records that don't decode. Object is the stream's; Columns are among
+	// DeadPartition, DeadOffset, DeadError and DeadRaw.
+	ScanDead ScanKind = "dead"
+)
+
+// Columns of a ScanDead.
+const (
+	DeadPartition = "partition" // BigInt
+	DeadOffset    = "offset"    // BigInt
+	DeadError     = "error"     // Text: why the record doesn't decode
+	DeadRaw       = "raw"       // Text: the record's value; bytes that are not UTF-8, and zero bytes, as \xNN
 )
 
 // Scan reads a stream's or a view's rows. Op.Schema holds the columns read, in the order of Columns.
@@ -88,6 +98,7 @@ type Scan struct {
 	Name    string   `json:"name"`    // as the user wrote it, for EXPLAIN
 	Columns []string `json:"columns"` // needed columns by name, hidden ones (_partition, _offset, _tick, _time, _key, _watermark) too
 	// KeyPrefix is a view's leading Key columns that the query fixes by equality, in order: a point or prefix read.
+	// The filter above the scan checks the same columns again, so a reader may ignore it.
 	KeyPrefix []record.Value `json:"key_prefix,omitempty"`
 }
 
@@ -164,7 +175,8 @@ const (
 	AggAvg       AggFunc = "avg" // of bigint and numeric: numeric; of double precision: double precision; of interval: interval
 )
 
-// Agg is one aggregate over input column Arg (-1 for count(*)).
+// Agg is one aggregate over input column Arg (-1 for count(*)). Phase final finds its partial columns by PartialTypes,
+// in the order of Aggs; there Arg is left as phase partial has it.
 type Agg struct {
 	Func    AggFunc     `json:"func"`
 	Arg     int         `json:"arg"`

@@ -19,6 +19,8 @@ type Column struct {
 	Intervals []Interval
 	Offsets   []int32 // N+1 positions in Bytes, for varlen types
 	Bytes     []byte
+
+	spare Bitmap // memory of a Validity that Reset took away
 }
 
 // Null tells whether value i is NULL.
@@ -71,7 +73,10 @@ func NewColumn(t Type, n int) Column {
 
 // Reset empties the column and keeps its memory.
 func (c *Column) Reset() {
-	c.N, c.Validity = 0, nil
+	if c.Validity != nil {
+		c.spare, c.Validity = c.Validity[:0], nil
+	}
+	c.N = 0
 	c.Bools, c.Ints, c.Floats, c.Intervals, c.Bytes = c.Bools[:0], c.Ints[:0], c.Floats[:0], c.Intervals[:0], c.Bytes[:0]
 	if c.Type.Varlen() {
 		c.Offsets = append(c.Offsets[:0], 0)
@@ -118,10 +123,7 @@ func (c *Column) AppendString(v string) {
 // AppendNull appends a NULL.
 func (c *Column) AppendNull() {
 	if c.Validity == nil {
-		c.Validity = make(Bitmap, (c.N+8)>>3, max(8, cap(c.Ints)>>3))
-		for i := range c.N {
-			c.Validity[i>>3] |= 1 << (i & 7)
-		}
+		c.startValidity()
 	} else if c.N&7 == 0 {
 		c.Validity = append(c.Validity, 0)
 	}
@@ -138,6 +140,43 @@ func (c *Column) AppendNull() {
 		c.Offsets = append(c.Offsets, int32(len(c.Bytes)))
 	}
 	c.N++
+}
+
+// startValidity makes the bitmap at the first NULL: all N values are valid, and the slot of one more isn't.
+func (c *Column) startValidity() {
+	c.Validity = append(c.spare[:0], make(Bitmap, (c.N+8)>>3)...)
+	c.spare = nil
+	for i := range c.N >> 3 {
+		c.Validity[i] = 0xff
+	}
+	c.Validity[c.N>>3] = 1<<(c.N&7) - 1
+}
+
+// truncate takes back all values from value n on.
+func (c *Column) truncate(n int) {
+	if n >= c.N {
+		return
+	}
+	switch c.Type {
+	case Boolean:
+		c.Bools = c.Bools[:n]
+	case BigInt, TimestampTZ:
+		c.Ints = c.Ints[:n]
+	case Double:
+		c.Floats = c.Floats[:n]
+	case IntervalT:
+		c.Intervals = c.Intervals[:n]
+	case Numeric, Text, Bytea, JSONB:
+		c.Offsets = c.Offsets[:n+1]
+		c.Bytes = c.Bytes[:c.Offsets[n]]
+	}
+	c.N = n
+	if c.Validity != nil {
+		c.Validity = c.Validity[:(n+7)>>3]
+		if n&7 != 0 { // appending sets bits and never clears them
+			c.Validity[n>>3] &= 1<<(n&7) - 1
+		}
+	}
 }
 
 // AppendValue appends v, which is of the column's type or NULL.

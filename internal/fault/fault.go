@@ -3,6 +3,7 @@
 package fault
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -134,6 +135,14 @@ func KindOf(err error) Kind {
 	return Internal
 }
 
+// KindOfContext returns Deadline or Canceled for a context that has ended.
+func KindOfContext(ctx context.Context) Kind {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return Deadline
+	}
+	return Canceled
+}
+
 // Retryable tells whether the same request may succeed later or elsewhere.
 func Retryable(err error) bool {
 	switch KindOf(err) {
@@ -163,6 +172,26 @@ func (e *Error) GRPCStatus() *status.Status {
 		return st
 	}
 	return with
+}
+
+// Status returns the gRPC status of any error: ours with its details, a context's by its kind, others as Internal.
+func Status(err error) *status.Status {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return New(Canceled, "%v", err).GRPCStatus()
+	case errors.Is(err, context.DeadlineExceeded):
+		return New(Deadline, "%v", err).GRPCStatus()
+	}
+	var own *Error
+	if errors.As(err, &own) {
+		out := *own
+		out.Message, out.Err = err.Error(), nil
+		return out.GRPCStatus()
+	}
+	if st, ok := status.FromError(err); ok {
+		return st
+	}
+	return New(Internal, "%v", err).GRPCStatus()
 }
 
 // FromGRPC turns an error of a gRPC call into an Error: ours as it was, a foreign status by its code.

@@ -61,6 +61,9 @@ func run(root string, check bool) error {
 				}
 				continue
 			}
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				return err
+			}
 			if err := os.WriteFile(path, []byte(f.GetContent()), 0o644); err != nil {
 				return err
 			}

@@ -89,6 +89,7 @@ type ExecuteResponse struct {
 	//	*ExecuteResponse_Schema
 	//	*ExecuteResponse_Rows
 	//	*ExecuteResponse_Complete
+	//	*ExecuteResponse_Progress
 	Kind          isExecuteResponse_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -165,6 +166,15 @@ func (x *ExecuteResponse) GetComplete() *Complete {
 	return nil
 }
 
+func (x *ExecuteResponse) GetProgress() uint64 {
+	if x != nil {
+		if x, ok := x.Kind.(*ExecuteResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return 0
+}
+
 type isExecuteResponse_Kind interface {
 	isExecuteResponse_Kind()
 }
@@ -181,11 +191,17 @@ type ExecuteResponse_Complete struct {
 	Complete *Complete `protobuf:"bytes,4,opt,name=complete,proto3,oneof"` // last, for each statement
 }
 
+type ExecuteResponse_Progress struct {
+	Progress uint64 `protobuf:"varint,5,opt,name=progress,proto3,oneof"` // of SUBSCRIBE: nothing more has changed up to this tick
+}
+
 func (*ExecuteResponse_Schema) isExecuteResponse_Kind() {}
 
 func (*ExecuteResponse_Rows) isExecuteResponse_Kind() {}
 
 func (*ExecuteResponse_Complete) isExecuteResponse_Kind() {}
+
+func (*ExecuteResponse_Progress) isExecuteResponse_Kind() {}
 
 type RowSchema struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -710,12 +726,13 @@ const file_millrace_v1_sql_proto_rawDesc = "" +
 	"\bsettings\x18\x03 \x03(\v2).millrace.v1.ExecuteRequest.SettingsEntryR\bsettings\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc7\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe5\x01\n" +
 	"\x0fExecuteResponse\x12\x1c\n" +
 	"\tstatement\x18\x01 \x01(\rR\tstatement\x120\n" +
 	"\x06schema\x18\x02 \x01(\v2\x16.millrace.v1.RowSchemaH\x00R\x06schema\x12'\n" +
 	"\x04rows\x18\x03 \x01(\v2\x11.millrace.v1.RowsH\x00R\x04rows\x123\n" +
-	"\bcomplete\x18\x04 \x01(\v2\x15.millrace.v1.CompleteH\x00R\bcompleteB\x06\n" +
+	"\bcomplete\x18\x04 \x01(\v2\x15.millrace.v1.CompleteH\x00R\bcomplete\x12\x1c\n" +
+	"\bprogress\x18\x05 \x01(\x04H\x00R\bprogressB\x06\n" +
 	"\x04kind\":\n" +
 	"\tRowSchema\x12-\n" +
 	"\acolumns\x18\x01 \x03(\v2\x13.millrace.v1.ColumnR\acolumns\",\n" +
@@ -815,6 +832,7 @@ func file_millrace_v1_sql_proto_init() {
 		(*ExecuteResponse_Schema)(nil),
 		(*ExecuteResponse_Rows)(nil),
 		(*ExecuteResponse_Complete)(nil),
+		(*ExecuteResponse_Progress)(nil),
 	}
 	file_millrace_v1_sql_proto_msgTypes[5].OneofWrappers = []any{
 		(*Value_Boolean)(nil),

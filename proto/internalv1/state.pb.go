@@ -646,7 +646,7 @@ const file_millrace_internal_v1_state_proto_rawDesc = "" +
 	"\x11MEMBER_STATE_DEAD\x10\x04\x12\x19\n" +
 	"\x15MEMBER_STATE_DRAINING\x10\x05\x12\x18\n" +
 	"\x14MEMBER_STATE_DRAINED\x10\x06\x12\x18\n" +
-	"\x14MEMBER_STATE_REMOVED\x10\aBDZBgithub.com/millrace/millrace/proto/millrace/internal/v1;internalv1b\x06proto3"
+	"\x14MEMBER_STATE_REMOVED\x10\aB/Z-github.com/millrace/millrace/proto/internalv1b\x06proto3"
 
 var (
 	file_millrace_internal_v1_state_proto_rawDescOnce sync.Once

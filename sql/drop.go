@@ -1,0 +1,35 @@
+package sql
+
+// Drop is DROP STREAM|MATERIALIZED VIEW [IF EXISTS] name [CASCADE|RESTRICT].
+type Drop struct {
+	statement
+	Kind     ObjectKind
+	Name     string
+	IfExists bool
+	Cascade  bool
+}
+
+func (c *cursor) drop() (*Drop, error) {
+	c.i = 1
+	d := &Drop{statement: c.base()}
+	switch {
+	case c.accept("stream"):
+		d.Kind = ObjectStream
+	case c.accept("materialized", "view"):
+		d.Kind = ObjectView
+	default:
+		return nil, c.expect("STREAM or MATERIALIZED VIEW")
+	}
+	d.IfExists = c.accept("if", "exists")
+	var err error
+	if d.Name, _, err = c.name("the name of a " + string(d.Kind)); err != nil {
+		return nil, err
+	}
+	if c.acceptToken(tokenComma) {
+		return nil, c.src.unsupported(c.tokens[c.i-1].from, "write one statement for each", "DROP of several is not supported")
+	}
+	if !c.accept("restrict") {
+		d.Cascade = c.accept("cascade")
+	}
+	return d, c.finish()
+}

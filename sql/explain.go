@@ -1,0 +1,223 @@
+package sql
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/millrace/millrace/plan"
+	"github.com/millrace/millrace/record"
+)
+
+// ExplainStatement is EXPLAIN SELECT ..., EXPLAIN CREATE MATERIALIZED VIEW ... or EXPLAIN INSERT ....
+type ExplainStatement struct {
+	statement
+	Statement Statement // *Select, *CreateView or *Insert
+}
+
+func (c *cursor) explain() (*ExplainStatement, error) {
+	e := &ExplainStatement{statement: c.base()}
+	c.i = 1
+	switch w := c.word(1); {
+	case w == "analyze" || w == "analyse" || w == "verbose":
+		return nil, c.src.unsupported(c.pos(), "write EXPLAIN and the statement", "EXPLAIN %s is not supported", upper(w))
+	case len(c.tokens) > 1 && c.tokens[1].tok == tokenOpen && c.word(2) != "select":
+		return nil, c.src.unsupported(c.pos(), "write EXPLAIN and the statement", "options of EXPLAIN are not supported")
+	}
+	if c.done() {
+		return nil, c.expect("a statement")
+	}
+	pos := c.pos()
+	inner, err := newCursor(c.src, c.tokens[1:]).statement()
+	if err != nil {
+		return nil, err
+	}
+	switch inner.(type) {
+	case *Select, *CreateView, *Insert:
+		e.Statement = inner
+		return e, nil
+	}
+	return nil, c.src.unsupported(pos, "it is for SELECT, CREATE MATERIALIZED VIEW and INSERT", "EXPLAIN of this statement is not supported")
+}
+
+// PlanExplain plans the statement that is to be explained. Errors are those of PlanSelect, PlanView and PlanInsert.
+func PlanExplain(e *ExplainStatement, c Catalog) (p *plan.Plan, err error) {
+	switch s := e.Statement.(type) {
+	case *CreateView:
+		p, _, err = PlanView(s, c)
+	case *Insert:
+		_, p, err = PlanInsert(s, c)
+	case *Select:
+		p, err = PlanSelect(s, c)
+	}
+	return p, err
+}
+
+// Explain describes p in lines: stage by stage what each operator does, what moves between stages and how, and why.
+func Explain(p *plan.Plan) []string {
+	x := &explainer{}
+	for i := range p.Stages {
+		x.stage(p, i)
+	}
+	x.line(0, "output %s", fieldList(p.Output))
+	if p.Key != nil {
+		x.line(0, "key %s: one row for each", names(p.Output, p.Key))
+	}
+	return x.lines
+}
+
+type explainer struct{ lines []string }
+
+func (x *explainer) line(depth int, format string, args ...any) {
+	x.lines = append(x.lines, strings.Repeat("  ", depth)+fmt.Sprintf(format, args...))
+}
+
+func (x *explainer) stage(p *plan.Plan, i int) {
+	s := &p.Stages[i]
+	where := "in every partition"
+	if i > 0 && p.Stages[i-1].Exchange != nil && p.Stages[i-1].Exchange.Gather || len(p.Stages) == 1 && s.Ops[0].Kind == plan.OpValues {
+		where = "at the node that is asked"
+	}
+	x.line(0, "stage %d, %s", i, where)
+	for j := range s.Ops {
+		in := record.Schema{}
+		if len(s.Ops[j].Inputs) > 0 {
+			in = s.Ops[s.Ops[j].Inputs[0]].Schema
+		}
+		x.op(&s.Ops[j], in)
+	}
+	last := s.Ops[len(s.Ops)-1]
+	switch e := s.Exchange; {
+	case e == nil:
+	case e.Gather:
+		x.line(1, "gather: to the node that is asked")
+	case len(e.Key) == 0:
+		x.line(1, "exchange: all rows to partition 0")
+	default:
+		x.line(1, "exchange: by hash of %s", names(last.Schema, e.Key))
+	}
+}
+
+func (x *explainer) op(op *plan.Op, in record.Schema) {
+	switch op.Kind {
+	case plan.OpScan:
+		x.scan(op)
+	case plan.OpInput:
+		x.line(1, "input: rows of stage %d", op.Input.Stage)
+	case plan.OpFilter:
+		x.line(1, "filter: %s", exprText(op.Filter.Pred, in))
+	case plan.OpProject:
+		x.line(1, "project: %s", projectText(op, in))
+	case plan.OpTumble:
+		x.tumble(op.Tumble, in)
+	case plan.OpAggregate:
+		x.aggregate(op)
+	case plan.OpEmitFinal:
+		x.line(1, "emit final: rows wait until the watermark reaches %s", in[op.EmitFinal.WindowEnd].Name)
+	case plan.OpDistinct:
+		x.line(1, "distinct: each row once")
+	case plan.OpSort:
+		x.sort(op.Sort, in)
+	case plan.OpValues:
+		x.line(1, "values: %d row(s)%s", len(op.Values.Rows), valuesText(op))
+	}
+}
+
+func (x *explainer) scan(op *plan.Op) {
+	s := op.Scan
+	what := string(s.Kind) + " " + quoteName(s.Name)
+	switch s.Kind {
+	case plan.ScanDead:
+		what = "dead letters of stream " + quoteName(s.Name)
+	case plan.ScanView:
+		what = "view " + quoteName(s.Name)
+	}
+	columns := "no columns, rows are only counted"
+	if len(s.Columns) > 0 {
+		columns = "columns " + fieldNames(op.Schema)
+	}
+	x.line(1, "scan: %s, %s", what, columns)
+	if len(s.KeyPrefix) > 0 {
+		var vals []string
+		for _, v := range s.KeyPrefix {
+			vals = append(vals, constText(&v))
+		}
+		x.line(2, "only the keys that begin with (%s)", strings.Join(vals, ", "))
+	}
+}
+
+func (x *explainer) tumble(t *plan.Tumble, in record.Schema) {
+	offset := ""
+	if t.Offset != 0 {
+		offset = ", shifted by " + durationText(t.Offset)
+	}
+	x.line(1, "tumble: windows of %s over %s%s", durationText(t.Size), quoteName(in[t.Time].Name), offset)
+	if t.Watermark >= 0 {
+		x.line(2, "late rows, whose window ends at or below the watermark, are dropped and counted")
+	} else {
+		x.line(2, "no watermark on this column: no row is late")
+	}
+}
+
+func (x *explainer) aggregate(op *plan.Op) {
+	a := op.Aggregate
+	var aggs []string
+	next := len(a.Keys)
+	for _, g := range a.Aggs {
+		aggs = append(aggs, strings.TrimSuffix(op.Schema[next].Name, partialSuffix))
+		if next++; a.Phase == plan.AggPartial {
+			next += len(g.PartialTypes()) - 1
+		}
+	}
+	list := strings.Join(aggs, ", ")
+	if list == "" {
+		list = "no aggregates, the groups alone"
+	}
+	by := "one group"
+	if len(a.Keys) > 0 {
+		by = "by " + names(op.Schema, identity(len(a.Keys)))
+	}
+	x.line(1, "aggregate (%s): %s, %s", a.Phase, list, by)
+	switch {
+	case a.Phase == plan.AggPartial:
+		x.line(2, "combined before the exchange: one row for each group, tick and partition")
+	case hasExtreme(a) && a.AppendOnly:
+		x.line(2, "append-only input: min and max keep one value for each group")
+	case hasExtreme(a):
+		x.line(2, "input takes rows back: min and max keep all values of each group")
+	}
+}
+
+func hasExtreme(a *plan.Aggregate) bool {
+	for _, g := range a.Aggs {
+		if g.Func == plan.AggMin || g.Func == plan.AggMax {
+			return true
+		}
+	}
+	return false
+}
+
+func (x *explainer) sort(s *plan.Sort, in record.Schema) {
+	var keys []string
+	for _, k := range s.Keys {
+		t := quoteName(in[k.Col].Name)
+		if k.Desc {
+			t += " desc"
+		}
+		if k.NullsFirst != k.Desc {
+			t += map[bool]string{true: " nulls first", false: " nulls last"}[k.NullsFirst]
+		}
+		keys = append(keys, t)
+	}
+	by := "the whole row"
+	if len(keys) > 0 {
+		by = strings.Join(keys, ", ") + ", then the whole row"
+	}
+	line := "sort: by " + by
+	if s.Offset > 0 {
+		line += fmt.Sprintf(", offset %d", s.Offset)
+	}
+	if s.Limit >= 0 {
+		line += fmt.Sprintf(", limit %d", s.Limit)
+	}
+	x.line(1, "%s", line)
+}

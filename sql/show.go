@@ -1,0 +1,37 @@
+package sql
+
+// Show is SHOW STREAMS, SHOW [MATERIALIZED] VIEWS, SHOW NODES or SHOW setting.
+type Show struct {
+	statement
+	What string // streams, views, nodes, or the name of a setting
+}
+
+func (c *cursor) show() (*Show, error) {
+	c.i = 1
+	s := &Show{statement: c.base()}
+	if c.accept("materialized", "views") {
+		s.What = "views"
+		return s, c.finish()
+	}
+	var err error
+	if s.What, _, err = c.name("STREAMS, VIEWS, NODES or a setting"); err != nil {
+		return nil, err
+	}
+	return s, c.finish()
+}
+
+// Describe is DESCRIBE name.
+type Describe struct {
+	statement
+	Name string
+}
+
+func (c *cursor) describe() (*Describe, error) {
+	c.i = 1
+	d := &Describe{statement: c.base()}
+	var err error
+	if d.Name, _, err = c.name("the name of a stream or view"); err != nil {
+		return nil, err
+	}
+	return d, c.finish()
+}

@@ -1,0 +1,70 @@
+package storage
+
+import (
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/millrace/millrace/internal/fault"
+)
+
+// Options configure a store. The zero value of a field that DefaultOptions sets isn't valid.
+type Options struct {
+	// FS is the file system; vfs.Default is the machine's own.
+	FS vfs.FS
+	// Cache holds uncompressed blocks and is shared by the stores that are given the same one; nil: the store makes its
+	// own of CacheBytes.
+	Cache *Cache
+	// CacheBytes is the size of the store's own cache, in bytes; unused with Cache. At least 1 MiB.
+	CacheBytes int64
+	// MemTableBytes is the size of one table in memory, in bytes. A log store has up to four of them, a state store
+	// three; while the oldest is being flushed, writes go to the next.
+	MemTableBytes int
+	// ReserveBytes is the free space of the disk, in bytes, below which batches larger than 4 KiB that aren't only
+	// deletions are refused with Exhausted DISK_FULL (which ends by itself once there is space again), so that retention
+	// and Raft still have room to make space. 0 turns it off.
+	ReserveBytes uint64
+	// Logger gets Pebble's warnings and errors, and its events at debug level.
+	Logger *slog.Logger
+}
+
+// DefaultOptions are good for a machine with some GiB of memory.
+func DefaultOptions() Options {
+	return Options{
+		FS:            vfs.Default,
+		CacheBytes:    64 << 20,
+		MemTableBytes: 64 << 20,
+		ReserveBytes:  256 << 20,
+		Logger:        slog.Default(),
+	}
+}
+
+// Validate returns Invalid for a field out of range.
+func (o *Options) Validate() error {
+	switch {
+	case o.FS == nil:
+		return fault.New(fault.Invalid, "storage: FS is nil; use vfs.Default")
+	case o.Logger == nil:
+		return fault.New(fault.Invalid, "storage: Logger is nil")
+	case o.Cache == nil && o.CacheBytes < 1<<20:
+		return fault.New(fault.Invalid, "storage: a cache of %d bytes is too small; give at least 1 MiB", o.CacheBytes)
+	case o.MemTableBytes < 1<<18 || o.MemTableBytes > 1<<30:
+		return fault.New(fault.Invalid, "storage: a memtable of %d bytes is out of range; give 256 KiB to 1 GiB", o.MemTableBytes)
+	}
+	return nil
+}
+
+// Cache holds uncompressed blocks for the stores that share it.
+type Cache struct{ c *pebble.Cache }
+
+// NewCache makes a cache of that many bytes. Close releases it after the stores that use it were closed.
+func NewCache(bytes int64) *Cache { return &Cache{pebble.NewCache(bytes)} }
+
+// Close gives the memory back once no store uses it. Safe to call twice.
+func (c *Cache) Close() {
+	if c.c != nil {
+		c.c.Unref()
+		c.c = nil
+	}
+}
