@@ -1,9 +1,36 @@
 GO ?= go
 
 .PHONY: build
-build:
+build: # bin/millrace
 	$(GO) build -o bin/millrace ./cmd/millrace
 
+.PHONY: run
+run: build # three nodes, real flights, live views: about a minute
+	bin/millrace demo
+
+.PHONY: test
+test: build lint # everything that must pass
+	$(GO) test -tags invariants ./...
+	$(GO) test -tags invariants -race ./coordinator ./partition/... ./node ./client
+
+.PHONY: lint
+lint: # formatting, vet, staticcheck
+	@test -z "$$(gofmt -l . | tee /dev/stderr)"
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
 .PHONY: proto
-proto:
+proto: # generated code under proto/, after a change of a .proto
 	$(GO) run ./internal/protogen
+
+.PHONY: bench
+bench: build # within ten minutes; writes bench.json
+	$(GO) run ./test/bench
+
+.PHONY: bench-quick
+bench-quick: build # within one minute
+	$(GO) run ./test/bench -quick
+
+.PHONY: bench-peers
+bench-peers: build # beside Kafka; needs a JDK, Maven and python3
+	$(GO) run ./test/bench -peers

@@ -27,7 +27,12 @@ func (f *csvFormat) read(value []byte, out []Value) error {
 		}
 		rest, more = tail, !last
 		c, v := &f.cols[k], &out[k]
-		if v.Null = len(field) == 0 && !quoted; v.Null || c.need == needNothing {
+		v.Null = len(field) == 0 && !quoted
+		if v.Null || c.need == needNothing {
+			continue
+		}
+		if n, ok := csvMicros(c.typ, field); ok {
+			v.Int = n
 			continue
 		}
 		if err := f.text.read(c.typ, field, v); err != nil {
@@ -38,6 +43,16 @@ func (f *csvFormat) read(value []byte, out []Value) error {
 		return f.wrongCount(value)
 	}
 	return nil
+}
+
+// csvMicros returns the time that a field is as a number: microseconds since the Unix epoch. Eight digits are a date,
+// yyyymmdd, as in PostgreSQL.
+func csvMicros(t Type, field []byte) (int64, bool) {
+	if t != TimestampTZ || len(field) == 0 || len(field) == 8 || !isInteger(field) || (!isDigit(field[0]) && (field[0] != '-' || len(field) == 1)) {
+		return 0, false
+	}
+	n, ok := integerOf(field)
+	return n, ok && n >= MinTimestamp
 }
 
 // trimLineEnd takes off the one line end that a record may have.

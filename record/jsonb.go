@@ -34,6 +34,9 @@ type jsonbWriter struct {
 	nul     bool // there was a NUL in a string
 }
 
+// maxKeptNodes bounds the memory that a jsonbWriter keeps for the next document, about 1 MB.
+const maxKeptNodes = 1 << 16
+
 // jsonNode is a value or a member's name. The nodes up to next are what it holds: the elements of an array, names and
 // values by turns of an object.
 type jsonNode struct {
@@ -58,6 +61,9 @@ func (w *jsonbWriter) append(dst, value []byte) ([]byte, error) {
 	w.scan(0)
 	out, e := w.value(dst, 0)
 	w.b = nil
+	if cap(w.nodes) > maxKeptNodes {
+		w.nodes, w.members = nil, nil
+	}
 	switch {
 	case e != numericOK:
 		return dst, numericOverflow("a number in the JSON document")

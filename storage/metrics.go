@@ -52,7 +52,8 @@ func (s *Store) Metrics() Metrics {
 	m.CacheBytes, m.CacheHits, m.CacheMisses = p.BlockCache.Size, p.BlockCache.Hits, p.BlockCache.Misses
 	m.OpenSnapshots = p.Snapshots.Count
 	for _, l := range p.Levels {
-		m.BytesCompacted += l.TableBytesCompacted + l.BlobBytesCompacted
+		// Pebble 2.1.7 counts the blob bytes of a flush as compacted, too.
+		m.BytesCompacted += l.TableBytesCompacted + l.BlobBytesCompacted - l.BlobBytesFlushed
 		m.BytesWritten += l.TableBytesFlushed + l.BlobBytesFlushed
 	}
 	m.BytesWritten += m.BytesCompacted

@@ -16,7 +16,7 @@ func (s *Store) pebbleOptions(o Options) *pebble.Options {
 		Logger:             logger,
 		FormatMajorVersion: pebble.FormatValueSeparation,
 		MemTableSize:       uint64(o.MemTableBytes),
-		MaxOpenFiles:       4096,
+		MaxOpenFiles:       2000,
 		// Files that a compaction or range delete has made obsolete are removed at once: on a disk that is nearly full,
 		// space counts for more than a smooth latency of deletions.
 		TargetByteDeletionRate: 0,
@@ -46,11 +46,21 @@ func (s *Store) pebbleOptions(o Options) *pebble.Options {
 // logOptions: large batches come in at the speed of the disk, with an fsync each, are read back soon (from the cache of
 // the operating system) or never, and go by range deletes.
 func logOptions(po *pebble.Options) {
-	defer func() { if tuneHook != nil { tuneHook(po) } }()
 	po.MemTableStopWritesThreshold = 4
 	// The values are compressed by whoever made them, or not on purpose.
 	po.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
+	// Have the disk begin to write while the rest of a batch is still being copied; the fsync then finds less to do.
+	po.WALBytesPerSync = 512 << 10
 	po.BytesPerSync = 4 << 20
+	// A table counts with the values that it refers to, though it holds only their keys. Small tables mean small blob
+	// files, with an fsync each, and endless compactions of a few keys: with Pebble's defaults (2 MiB, 64 MiB) the store
+	// takes 40 % less and needs 50 % more CPU. On the other hand, a blob file that mixes fewer logs (they are in key order)
+	// is free as a whole sooner.
+	po.TargetFileSizes[0] = 16 << 20
+	for i := 1; i < len(po.TargetFileSizes); i++ {
+		po.TargetFileSizes[i] = 128 << 20
+	}
+	po.LBaseMaxBytes = 1 << 30
 	po.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 		return pebble.ValueSeparationPolicy{
 			Enabled:     true,
@@ -96,4 +106,3 @@ func (s *Store) listener(logger pebble.Logger) *pebble.EventListener {
 	both := pebble.TeeEventListener(events, own)
 	return &both
 }
-var tuneHook func(*pebble.Options)

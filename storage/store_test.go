@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -424,4 +425,60 @@ func TestPressure(t *testing.T) {
 		}
 	}
 	wantFault(t, s.Healthy(), fault.Unavailable, ReasonIOError)
+}
+
+// TestRangeDeleteFrees cuts the old end of logs, as retention does: the space comes back without values being rewritten.
+func TestRangeDeleteFrees(t *testing.T) {
+	s := mustOpen(t, openers[0], vfs.NewMem())
+	defer mustClose(t, s)
+	value := make([]byte, 4<<10)
+	b := s.NewBatch()
+	defer b.Close()
+	const offsets = 1500
+	for i := range ids.Offset(offsets) {
+		b.Reset()
+		for p := range ids.PartitionID(4) {
+			b.Set(LogKey(p, 1, i), value)
+		}
+		if err := s.Commit(b, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	full := s.Metrics()
+	if full.BlobLiveBytes < 4*offsets*4<<10 {
+		t.Fatalf("%d bytes in blob files", full.BlobLiveBytes)
+	}
+	b.Reset()
+	for p := range ids.PartitionID(4) {
+		b.DeleteRange(LogKey(p, 1, 0), LogKey(p, 1, offsets*9/10))
+	}
+	if err := s.Commit(b, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return s.Metrics().BlobBytes < full.BlobBytes/4 })
+	if m := s.Metrics(); m.BytesCompacted > full.BlobBytes/4 {
+		t.Errorf("%d bytes were rewritten to free %d", m.BytesCompacted, full.BlobBytes-m.BlobBytes)
+	}
+	lo, hi := LogRange(3, 1)
+	it, err := s.Iter(lo, hi)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		if _, _, o, _ := ParseLogKey(it.Key()); o < offsets*9/10 || len(it.Value()) != len(value) {
+			t.Fatalf("offset %d with %d bytes is still there", o, len(it.Value()))
+		}
+		n++
+	}
+	mustClose(t, it)
+	if n != offsets/10 {
+		t.Errorf("%d batches left, want %d", n, offsets/10)
+	}
 }

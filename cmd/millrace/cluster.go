@@ -1,0 +1,301 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/millrace/millrace/client"
+	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
+)
+
+func (a *app) clusterCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "cluster",
+		Short: "Look at a cluster and change its membership",
+		Example: `  millrace cluster status
+  millrace cluster drain n2
+  millrace cluster remove n2`,
+	}
+	c.AddCommand(a.statusCommand(), a.drainCommand(), a.removeCommand())
+	return c
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show nodes, partitions and what moves between them",
+		Example: `  millrace cluster status
+  millrace cluster status --json | jq '.nodes[] | {name, state, primaries}'`,
+		Args: cobra.NoArgs,
+	}
+	addr := addrFlag(c)
+	asJSON := c.Flags().Bool("json", false, "print one JSON object")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		cl, err := connect(c.Context(), *addr)
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		d, err := cl.Cluster().Describe(c.Context())
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			for _, n := range d.Notices {
+				fmt.Fprintf(a.stderr, "millrace: %s\n", oneLine(n))
+			}
+			return writeJSONLine(a.stdout, newClusterStatus(d))
+		}
+		return writeStatus(a.stdout, d)
+	}
+	return c
+}
+
+// clusterStatus is what cluster status --json prints. Its keys are a contract; a name that isn't there is null, a list
+// never is.
+type clusterStatus struct {
+	Cluster    string            `json:"cluster"`
+	Leader     *string           `json:"leader"`
+	Tick       uint64            `json:"tick"`
+	Nodes      []nodeStatus      `json:"nodes"`
+	Partitions []partitionStatus `json:"partitions"`
+	Moves      []moveStatus      `json:"moves"`
+}
+
+type nodeStatus struct {
+	Name      string `json:"name"`
+	GRPC      string `json:"grpc"`
+	Gossip    string `json:"gossip"`
+	HTTP      string `json:"http"`
+	Zone      string `json:"zone"`
+	State     string `json:"state"`
+	Voter     bool   `json:"voter"`
+	Replicas  uint32 `json:"replicas"`
+	Primaries uint32 `json:"primaries"`
+}
+
+type partitionStatus struct {
+	ID       uint32   `json:"id"`
+	Epoch    uint64   `json:"epoch"`
+	Primary  *string  `json:"primary"`
+	Replicas []string `json:"replicas"`
+	InSync   []string `json:"in_sync"`
+	EndBytes uint64   `json:"end_bytes"`
+}
+
+type moveStatus struct {
+	Partition  uint32  `json:"partition"`
+	From       *string `json:"from"`
+	To         *string `json:"to"`
+	Phase      string  `json:"phase"`
+	DoneBytes  uint64  `json:"done_bytes"`
+	TotalBytes uint64  `json:"total_bytes"`
+}
+
+func newClusterStatus(d *millracev1.DescribeResponse) clusterStatus {
+	s := clusterStatus{
+		Cluster: d.Cluster, Leader: orNull(d.Leader), Tick: d.Tick,
+		Nodes: []nodeStatus{}, Partitions: []partitionStatus{}, Moves: []moveStatus{},
+	}
+	for _, n := range d.Nodes {
+		s.Nodes = append(s.Nodes, nodeStatus{Name: n.Name, GRPC: n.Grpc, Gossip: n.Gossip, HTTP: n.Http, Zone: n.Zone,
+			State: n.State, Voter: n.Voter, Replicas: n.Replicas, Primaries: n.Primaries})
+	}
+	for _, p := range d.Partitions {
+		s.Partitions = append(s.Partitions, partitionStatus{ID: p.Id, Epoch: p.Epoch, Primary: orNull(p.Primary),
+			Replicas: append([]string{}, p.Replicas...), InSync: append([]string{}, p.InSync...), EndBytes: p.EndBytes})
+	}
+	for _, m := range d.Moves {
+		s.Moves = append(s.Moves, moveStatus{Partition: m.Partition, From: orNull(m.From), To: orNull(m.To), Phase: m.Phase,
+			DoneBytes: m.DoneBytes, TotalBytes: m.TotalBytes})
+	}
+	return s
+}
+
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// writeJSONLine writes a value in one line, as it is: no escapes for HTML's sake.
+func writeJSONLine(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// writeStatus writes the status for people.
+func writeStatus(w io.Writer, d *millracev1.DescribeResponse) error {
+	fmt.Fprintf(w, "cluster %s   leader %s   tick %d\n\n", d.Cluster, orDash(d.Leader), d.Tick)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NODE\tSTATE\tZONE\tGRPC\tGOSSIP\tHTTP\tVOTER\tREPLICAS\tPRIMARIES")
+	for _, n := range d.Nodes {
+		voter := "no"
+		if n.Voter {
+			voter = "yes"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", n.Name, n.State, orDash(n.Zone), n.Grpc, n.Gossip, n.Http, voter, n.Replicas, n.Primaries)
+	}
+	t.Flush()
+	fmt.Fprintln(w)
+	fmt.Fprintln(t, "PARTITION\tEPOCH\tPRIMARY\tREPLICAS\tIN SYNC\tSIZE")
+	for _, p := range d.Partitions {
+		fmt.Fprintf(t, "%d\t%d\t%s\t%s\t%s\t%s\n", p.Id, p.Epoch, orDash(p.Primary), orDash(strings.Join(p.Replicas, ",")),
+			orDash(strings.Join(p.InSync, ",")), humanBytes(p.EndBytes))
+	}
+	t.Flush()
+	if len(d.Moves) > 0 {
+		fmt.Fprintln(w)
+		fmt.Fprintln(t, "MOVING\tFROM\tTO\tPHASE\tDONE\tOF")
+		for _, m := range d.Moves {
+			fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", m.Partition, orDash(m.From), orDash(m.To), m.Phase, humanBytes(m.DoneBytes), humanBytes(m.TotalBytes))
+		}
+		t.Flush()
+	}
+	if len(d.Notices) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, n := range d.Notices {
+		fmt.Fprintf(w, "note: %s\n", n)
+	}
+	return nil
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// humanBytes writes a size with about three digits.
+func humanBytes(n uint64) string {
+	v, unit := float64(n), "B"
+	for _, u := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if v < 1024 {
+			break
+		}
+		v, unit = v/1024, u
+	}
+	if unit == "B" {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %s", v, unit)
+}
+
+func (a *app) drainCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "drain NODE",
+		Short: "Move everything off a node, so that it can be stopped",
+		Long: `Drain moves all replicas and primaries off a node and waits until it can be stopped; it shows the progress on stderr.
+Ctrl-C ends the waiting, not the draining.`,
+		Example: `  millrace cluster drain n2
+  millrace cluster drain n2 --no-wait`,
+		Args: cobra.ExactArgs(1),
+	}
+	addr := addrFlag(c)
+	asJSON := c.Flags().Bool("json", false, "print progress and result as JSON objects")
+	noWait := c.Flags().Bool("no-wait", false, "return at once")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		cl, err := connect(c.Context(), *addr)
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		if err := cl.Cluster().Drain(c.Context(), args[0]); err != nil {
+			return err
+		}
+		state := "draining"
+		if !*noWait {
+			if err := a.awaitDrained(c.Context(), cl, args[0], *asJSON); err != nil {
+				return err
+			}
+			state = "drained"
+		}
+		if *asJSON {
+			return writeJSONLine(a.stdout, drainStatus{Node: args[0], State: state})
+		}
+		fmt.Fprintf(a.stdout, "node %s is %s\n", args[0], state)
+		return nil
+	}
+	return c
+}
+
+// drainStatus is how far a drain is.
+type drainStatus struct {
+	Node      string  `json:"node"`
+	State     string  `json:"state"`
+	Replicas  *uint32 `json:"replicas,omitempty"` // still on it
+	Primaries *uint32 `json:"primaries,omitempty"`
+}
+
+// awaitDrained waits and reports each change, and the time now and then.
+func (a *app) awaitDrained(ctx context.Context, cl *client.Client, name string, asJSON bool) error {
+	begun := time.Now()
+	var last string
+	var lastAt time.Time
+	return cl.Cluster().WaitDrained(ctx, name, func(d *millracev1.DescribeResponse) {
+		for _, n := range d.Nodes {
+			if n.Name != name && n.Id != name {
+				continue
+			}
+			var done, total uint64
+			for _, m := range d.Moves {
+				if m.From == n.Name {
+					done, total = done+m.DoneBytes, total+m.TotalBytes
+				}
+			}
+			line := fmt.Sprintf("%s: %d replicas and %d primaries left", n.State, n.Replicas, n.Primaries)
+			if total > 0 {
+				line += fmt.Sprintf(", copied %s of %s", humanBytes(done), humanBytes(total))
+			}
+			if line == last && time.Since(lastAt) < 5*time.Second {
+				return
+			}
+			last, lastAt = line, time.Now()
+			if asJSON {
+				writeJSONLine(a.stderr, drainStatus{Node: name, State: n.State, Replicas: &n.Replicas, Primaries: &n.Primaries})
+			} else {
+				fmt.Fprintf(a.stderr, "%5.1f s  %s\n", time.Since(begun).Seconds(), line)
+			}
+		}
+	})
+}
+
+func (a *app) removeCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "remove NODE",
+		Short: "Take a dead or drained node out of the cluster",
+		Example: `  millrace cluster remove n2
+  millrace cluster remove n2 --force`,
+		Args: cobra.ExactArgs(1),
+	}
+	addr := addrFlag(c)
+	asJSON := c.Flags().Bool("json", false, "print the result as a JSON object")
+	force := c.Flags().Bool("force", false, "remove it although it lives and isn't drained")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		cl, err := connect(c.Context(), *addr)
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		if err := cl.Cluster().Remove(c.Context(), args[0], *force); err != nil {
+			return err
+		}
+		if *asJSON {
+			return writeJSONLine(a.stdout, drainStatus{Node: args[0], State: "removed"})
+		}
+		fmt.Fprintf(a.stdout, "node %s is removed\n", args[0])
+		return nil
+	}
+	return c
+}

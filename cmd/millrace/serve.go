@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/millrace/millrace/node"
+)
+
+// serveOptions is what serve takes besides the node's own settings.
+type serveOptions struct {
+	config    string
+	logLevel  string
+	logFormat string
+	ephemeral bool
+}
+
+func (a *app) serveCommand() *cobra.Command {
+	cfg := node.DefaultConfig()
+	cfg.DataDir = "millrace-data"
+	var o serveOptions
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a node",
+		Long: `Serve runs a node until it gets SIGTERM or Ctrl-C; it then hands its work over and stops. The first node, started
+without --join, makes a new cluster; others join it. A node that is started again on its data folder comes back as
+itself, whatever --join says. When it can serve, it prints one line on stdout:
+
+  millrace ready name=... grpc=HOST:PORT gossip=HOST:PORT http=HOST:PORT
+
+--config names a TOML file whose keys are the flags of this command without their dashes; flags win over it.`,
+		Example: `  millrace serve --data ./data
+  millrace serve --data ./n2 --listen 127.0.0.1:7170 --gossip 127.0.0.1:7171 --http 127.0.0.1:7180 --join 127.0.0.1:7071
+  millrace serve --config millrace.toml`,
+		Args: cobra.NoArgs,
+	}
+	serveFlags(c.Flags(), &cfg, &o)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if o.config != "" {
+			if err := readConfig(o.config, c.Flags()); err != nil {
+				return err
+			}
+		}
+		if err := cfg.Validate(); err != nil {
+			return &usageError{err}
+		}
+		log, err := newLogger(a.stderr, o)
+		if err != nil {
+			return err
+		}
+		return a.serve(c.Context(), cfg, o, log)
+	}
+	return c
+}
+
+func serveFlags(f *pflag.FlagSet, cfg *node.Config, o *serveOptions) {
+	f.SortFlags = false
+	f.StringVar(&cfg.DataDir, "data", cfg.DataDir, "folder of the node's data; created if missing")
+	f.StringVar(&cfg.Listen, "listen", cfg.Listen, "HOST:PORT of gRPC, for clients and peers; port 0 picks a free one")
+	f.StringVar(&cfg.Gossip, "gossip", cfg.Gossip, "HOST:PORT of gossip among the nodes")
+	f.StringVar(&cfg.HTTP, "http", cfg.HTTP, "HOST:PORT of /healthz, /readyz and /metrics")
+	f.StringSliceVar(&cfg.Join, "join", nil, "gossip address of any peer; may be repeated")
+	f.StringVar(&cfg.Name, "name", cfg.Name, "the node's name (default: host name and port)")
+	f.StringVar(&cfg.Zone, "zone", cfg.Zone, "failure domain; replicas of a partition are spread over zones")
+	f.IntVar(&cfg.Partitions, "partitions", cfg.Partitions, "partitions of a cluster that is made here; fixed then")
+	f.IntVar(&cfg.Replicas, "replicas", cfg.Replicas, "target number of replicas of a cluster that is made here")
+	f.StringVar(&o.config, "config", "", "TOML file with the same keys as these flags")
+	f.Var((*byteSize)(&cfg.MaxRecordBytes), "max-record", "largest record, such as 8MiB")
+	f.Var((*byteSize)(&cfg.MaxMessageBytes), "max-message", "largest gRPC message")
+	f.IntVar(&cfg.MaxConnections, "max-connections", cfg.MaxConnections, "connections on the gRPC port")
+	f.DurationVar(&cfg.MaxStaleness, "max-staleness", cfg.MaxStaleness, "how old an answer may be when the node is cut off")
+	f.DurationVar(&cfg.StatementTimeout, "statement-timeout", cfg.StatementTimeout, "how long a statement waits for the tick that it must see")
+	f.Var((*byteSize64)(&cfg.CacheBytes), "cache", "memory of the stores' block caches")
+	f.Var((*byteSize64)(&cfg.InFlightBytes), "in-flight", "appends that may wait for the disk or replicas")
+	f.Var((*byteSize64)(&cfg.QueryMemoryBytes), "query-memory", "rows that one ad-hoc statement may hold")
+	f.BoolVar(&cfg.PProf, "pprof", cfg.PProf, "serve /debug/pprof on the HTTP address")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	// For programs that start nodes for a while, such as the demo.
+	f.BoolVar(&o.ephemeral, "ephemeral", false, "stop when stdin ends, and remove the data folder then")
+	f.Lookup("ephemeral").Hidden = true
+}
+
+func newLogger(out io.Writer, o serveOptions) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return nil, usagef("--log-level %q: use debug, info, warn or error", o.logLevel)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch o.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(out, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(out, options)), nil
+	}
+	return nil, usagef("--log-format %q: use text or json", o.logFormat)
+}
+
+func (a *app) serve(ctx context.Context, cfg node.Config, o serveOptions, log *slog.Logger) error {
+	if o.ephemeral {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		go func() { // not waited for: a read from stdin can't be ended
+			io.Copy(io.Discard, a.stdin)
+			cancel()
+		}()
+	}
+	err := node.Run(ctx, cfg, log, func(addr node.Addresses) error {
+		_, err := fmt.Fprintf(a.stdout, "millrace ready name=%s grpc=%s gossip=%s http=%s\n", addr.Name, addr.GRPC, addr.Gossip, addr.HTTP)
+		return err
+	})
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil // as asked
+	}
+	if o.ephemeral {
+		err = errors.Join(err, os.RemoveAll(cfg.DataDir))
+	}
+	return err
+}

@@ -1,0 +1,329 @@
+package coordinator
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
+	internalv1 "github.com/millrace/millrace/proto/internalv1"
+)
+
+// leadership is what a node has and does for as long as it leads. It is thrown away with it: a leader begins with what
+// the state says and learns the rest from reports.
+type leadership struct {
+	c    *Coordinator
+	term uint64
+	ctx  context.Context // ends with it
+	wg   sync.WaitGroup
+
+	kick  chan struct{} // of capacity 1: there may be something to do
+	beat  chan struct{} // of capacity 1: a tick may be due
+	hurry chan struct{} // of capacity 1: followers should learn of the last commit now
+
+	mu      sync.Mutex
+	oracle  *oracle
+	tracker *tracker
+	streams map[ids.NodeID]*attached
+	loads   map[ids.NodeID]nodeLoad
+	newest  tickMark
+
+	planner planner // used by the goroutine of duties only, but for moves
+}
+
+// nodeLoad is what the pace follows, of one node.
+type nodeLoad struct {
+	at     time.Time
+	busy   float64
+	commit time.Duration
+	count  uint64 // appends
+	skew   int64  // its wall clock less this node's, microseconds
+}
+
+// attached is one node's stream. Of ticks only the newest waits to be sent.
+type attached struct {
+	cancel context.CancelFunc
+	wake   chan struct{} // of capacity 1
+}
+
+// watchLeadership takes leadership up and lays it down as Raft says.
+func (c *Coordinator) watchLeadership(ctx context.Context) {
+	ch := c.raft.LeaderCh()
+	stop := func() {}
+	defer func() { stop() }()
+	for {
+		select {
+		case leads := <-ch:
+			// Also when it leads: leadership was lost and won again before anyone looked, and the term is another.
+			stop()
+			stop = func() {}
+			if leads {
+				stop = c.reign(ctx)
+			}
+			signal(c.leader)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// reign begins to lead; the function that it returns ends that and waits for it.
+func (c *Coordinator) reign(ctx context.Context) func() {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.rule(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// rule leads until ctx ends.
+func (c *Coordinator) rule(ctx context.Context) {
+	before, lastContact := c.formerLeader()
+	// Everything that former leaders committed is applied before the first decision.
+	if err := c.raft.Barrier(0).Error(); err != nil {
+		return
+	}
+	if err := c.firstCommand(ctx); err != nil {
+		c.log.Warn("this node can't take up leadership", "error", err)
+		if ctx.Err() == nil {
+			c.fail(err)
+		}
+		return
+	}
+	now := time.Now()
+	l := &leadership{
+		c: c, term: c.raft.CurrentTerm(), ctx: ctx,
+		kick: make(chan struct{}, 1), beat: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		oracle:  newOracle(c.cfg.Ticks, ids.Tick(c.State().TickCeiling), now),
+		tracker: newTracker(c.cfg.Detection, now, c.began),
+		streams: map[ids.NodeID]*attached{}, loads: map[ids.NodeID]nodeLoad{},
+	}
+	l.planner = newPlanner(c.cfg.Moves, c.assign)
+	if before != "" && before != c.id.node {
+		l.tracker.known(before, lastContact)
+	}
+	c.lead.Store(l)
+	c.log.Info("this node leads the cluster", "term", l.term)
+	signal(c.leader)
+	for _, loop := range []func(){l.tickLoop, l.reserveLoop, l.dutyLoop, l.hurryLoop} {
+		l.wg.Go(loop)
+	}
+	<-ctx.Done()
+	c.lead.Store(nil)
+	l.wg.Wait()
+	c.log.Info("this node no longer leads the cluster", "term", l.term)
+}
+
+// formerLeader is whom this node followed until now, and when it last heard of it.
+func (c *Coordinator) formerLeader() (ids.NodeID, time.Time) {
+	if f := c.followed.Load(); f != nil {
+		_, at := c.ticks.last()
+		return *f, at
+	}
+	return "", time.Time{}
+}
+
+// firstCommand makes the cluster when Raft has just been bootstrapped.
+func (c *Coordinator) firstCommand(ctx context.Context) error {
+	if c.State().ClusterId != "" {
+		return nil
+	}
+	cmd := &internalv1.Command{Op: &internalv1.Command_Bootstrap{Bootstrap: &internalv1.Bootstrap{
+		ClusterId: c.id.cluster, PartitionCount: uint32(c.cfg.Partitions), Replicas: uint32(c.cfg.Replicas),
+		Member: c.self(c.gossip.Load().addr),
+	}}}
+	cmd.Version, cmd.TimeUs = commandVersion, uint64(time.Now().UnixMicro())
+	_, err := c.commit(ctx, cmd)
+	return err
+}
+
+// propose stamps a command and commits it.
+func (l *leadership) propose(ctx context.Context, cmd *internalv1.Command) (*internalv1.CommandResult, error) {
+	if r, ok := cmd.Op.(*internalv1.Command_RegisterMember); ok {
+		if err := l.checkRegistration(ctx, r.RegisterMember); err != nil {
+			return nil, err
+		}
+	}
+	l.mu.Lock()
+	tick := l.oracle.last
+	l.mu.Unlock()
+	stamped := &internalv1.Command{Version: commandVersion, TimeUs: uint64(time.Now().UnixMicro()), Tick: uint64(tick), Op: cmd.Op}
+	return l.c.commit(ctx, stamped)
+}
+
+// hurryLoop tells the followers of a commit that a node acts upon. Raft's leader tells them which entries are committed
+// only with the next message, up to twice the commit timeout later, and ticks that carry the new index would wait for
+// that; an empty entry makes the next message come now.
+func (l *leadership) hurryLoop() {
+	for {
+		select {
+		case <-l.hurry:
+		case <-l.ctx.Done():
+			return
+		}
+		if len(l.c.State().Members) < 2 {
+			continue
+		}
+		if err := l.c.raft.Barrier(proposeLimit).Error(); err != nil {
+			continue // not the leader any more: ctx ends
+		}
+	}
+}
+
+// serve runs a node's stream: reports come in, the newest tick goes out.
+func (l *leadership) serve(stream grpc.BidiStreamingServer[internalv1.NodeReport, internalv1.TickNotice], first *internalv1.NodeReport) error {
+	id := ids.NodeID(first.Node)
+	if _, m := findMember(l.c.State(), first.Node); m == nil {
+		return fault.New(fault.NotFound, "member %s is not registered", oneLine(first.Node)).WithReason(reasonUnknownMember)
+	} else if m.State == removed {
+		return fault.New(fault.Conflict, "node %q (%s) was removed from the cluster; to join again, start it with an empty data folder", m.Name, m.Id).
+			WithReason(ReasonMemberRemoved)
+	}
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	a := &attached{cancel: cancel, wake: make(chan struct{}, 1)}
+	l.attach(id, a)
+	defer l.detach(id, a)
+	l.take(id, first)
+	// It ends with the stream, which this handler's return ends.
+	go func() {
+		defer cancel()
+		for {
+			r, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			l.take(id, r)
+		}
+	}()
+	for {
+		select {
+		case <-a.wake:
+			l.mu.Lock()
+			m := l.newest
+			l.mu.Unlock()
+			if m.tick == 0 {
+				continue
+			}
+			if err := stream.Send(&internalv1.TickNotice{Tick: uint64(m.tick), RaftIndex: m.index, Term: m.term}); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return fault.New(fault.Unavailable, "the stream of %s ended", id)
+		case <-l.ctx.Done():
+			return fault.New(fault.NotPrimary, "this node no longer leads the cluster").WithReason(ReasonNotLeader)
+		}
+	}
+}
+
+// attach takes a node's stream; a newer one replaces the one before.
+func (l *leadership) attach(id ids.NodeID, a *attached) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if old := l.streams[id]; old != nil {
+		old.cancel()
+	}
+	l.streams[id] = a
+	signal(a.wake)
+}
+
+func (l *leadership) detach(id ids.NodeID, a *attached) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.streams[id] != a {
+		return
+	}
+	delete(l.streams, id)
+	delete(l.loads, id)
+	l.tracker.streamEnded(id)
+	signal(l.kick)
+}
+
+// take takes a node's report.
+func (l *leadership) take(id ids.NodeID, r *internalv1.NodeReport) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	wasUp, stopping := l.tracker.up(id), l.tracker.life(id).stopping
+	l.tracker.reportedBy(id, r, now)
+	if !wasUp || stopping != r.Stopping {
+		signal(l.kick)
+	}
+	before, known := l.loads[id]
+	l.loads[id] = nodeLoad{
+		at: now, busy: l.busy(r), commit: time.Duration(r.CommitUs) * time.Microsecond,
+		count: r.Appends, skew: smoothSkew(before.skew, int64(r.WallUs)-now.UnixMicro(), known),
+	}
+	if r.RequestTick || r.PendingAppends > 0 || known && r.Appends != before.count {
+		l.active(now)
+	}
+	var busy float64
+	var commit time.Duration
+	for _, n := range l.loads {
+		busy, commit = max(busy, n.busy), max(commit, n.commit)
+	}
+	l.oracle.load(busy, commit)
+}
+
+func (l *leadership) busy(r *internalv1.NodeReport) float64 {
+	cfg := l.c.cfg.Ticks
+	return max(float64(r.PendingBytes)/float64(cfg.FullPending), float64(r.TicksBehind)/float64(cfg.FullBehind))
+}
+
+// active speeds the ticks up; l.mu is held.
+func (l *leadership) active(now time.Time) {
+	quiet := l.oracle.pace(now) == l.c.cfg.Ticks.Quiet
+	l.oracle.activity(now)
+	if quiet {
+		signal(l.beat)
+	}
+}
+
+// wanted is RequestTick on the leading node.
+func (l *leadership) wanted() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.active(time.Now())
+}
+
+// skewFloor is below what a difference between clocks is taken for the delay of messages, in microseconds.
+const skewFloor = 20_000
+
+// smoothSkew estimates how far a node's clock is ahead of this one's, in microseconds. A report on its way makes a clock
+// look behind, never ahead: a higher measure is taken at once, a lower one little by little.
+func smoothSkew(estimate, measured int64, known bool) int64 {
+	if !known || measured >= estimate {
+		return measured
+	}
+	return estimate - max((estimate-measured)/32, 1)
+}
+
+// wall is the time that ticks follow, in microseconds since the epoch: the median of the nodes' clocks when at least
+// three tell theirs, so that one which is wrong or steps, the leader's own included, doesn't matter. l.mu is held.
+func (l *leadership) wall(now time.Time) uint64 {
+	own := now.UnixMicro()
+	skews := make([]int64, 0, 8)
+	skews = append(skews, 0)
+	for id, n := range l.loads {
+		if id != l.c.id.node && now.Sub(n.at) < time.Second {
+			skews = append(skews, n.skew)
+		}
+	}
+	if len(skews) < 3 {
+		return uint64(own)
+	}
+	slices.Sort(skews)
+	if s := skews[len(skews)/2]; s > skewFloor || s < -skewFloor {
+		own += s
+	}
+	return uint64(max(own, 1))
+}

@@ -1,0 +1,465 @@
+package dataflow
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/plan"
+	"github.com/millrace/millrace/record"
+)
+
+// aggregate groups rows and computes aggregates of each group. During a tick every group that a row touches has a slot
+// in a hash table and an entry in each accumulator; what is stored of the group is read once, at the end of the tick.
+//
+// State of phases single and final: (op, ordered encoding of the key) is the group: a version byte, the number of its
+// rows (varint), and the entries of the accumulators. Below it lie the indexes of min and max (see indexedExtremes).
+type aggregate struct {
+	index    byte
+	phase    plan.AggPhase
+	keys     []int
+	aggs     []plan.Agg
+	out      *link
+	errs     *faults
+	state    State
+	table    *groupTable
+	rows     []int64
+	accs     []accumulator
+	of       []int // aggregate -> its accumulator
+	firsts   []int // accumulator -> its first partial column in the input of phase final
+	rowsCol  int   // phase final: the column with the number of rows
+	indexed  []*indexedExtremes
+	buf      *record.Delta
+	keyCols  *record.Delta // keys of the tick's groups
+	key      []byte
+	old      []byte
+	entry    []byte
+	keep     bool // groups are stored
+	ended    bool // not keep: a tick was ended
+	global   bool // the one group without keys that always exists
+	started  bool // global: it is known to be stored
+	slotsOf0 []int32
+}
+
+const groupVersion = 1
+
+func newAggregate(b *builder) (operator, error) {
+	p := b.op.Aggregate
+	a := &aggregate{
+		index: b.index, phase: p.Phase, keys: p.Keys, aggs: p.Aggs, out: b.out, errs: b.errs, state: b.env.State,
+		keep: b.keep, buf: record.NewDelta(b.out.schema, 0),
+	}
+	a.global = len(p.Keys) == 0 && p.Phase != plan.AggPartial && b.env.Partition == 0
+	if err := a.checkPlan(b); err != nil {
+		return nil, err
+	}
+	keySchema := make(record.Schema, len(p.Keys))
+	for i, k := range p.Keys {
+		keySchema[i] = b.in.schema[k]
+	}
+	a.table = newGroupTable(keySchema, false)
+	a.keyCols = record.NewDelta(keySchema, 0)
+	type identity struct {
+		f   plan.AggFunc
+		arg int
+	}
+	made := map[identity]int{}
+	col := len(p.Keys)
+	for i := range p.Aggs {
+		agg := p.Aggs[i]
+		id := identity{agg.Func, agg.Arg}
+		if id.f == plan.AggAvg {
+			id.f = plan.AggSum // they keep the same
+		}
+		if p.Phase == plan.AggFinal {
+			id.arg = col // two aggregates over one argument can't be told from their partials
+		}
+		at, ok := made[id]
+		if !ok {
+			at = len(a.accs)
+			made[id] = at
+			indexed := !p.AppendOnly && p.Phase == plan.AggSingle
+			acc := newAccumulator(&agg, p.AppendOnly, indexed, &a.rows)
+			if x, ok := acc.(*indexedExtremes); ok {
+				x.number = uint16(at)
+				a.indexed = append(a.indexed, x)
+			}
+			a.accs = append(a.accs, acc)
+			a.firsts = append(a.firsts, col)
+		}
+		a.of = append(a.of, at)
+		col += len(agg.PartialTypes())
+	}
+	a.rowsCol = col
+	for i := range b.out.schema {
+		b.out.distinct = append(b.out.distinct, i)
+	}
+	if b.out.distinct == nil {
+		b.out.distinct = []int{}
+	}
+	return a, nil
+}
+
+// checkPlan checks the columns that the aggregate reads and writes.
+func (a *aggregate) checkPlan(b *builder) error {
+	p := b.op.Aggregate
+	for _, k := range p.Keys {
+		if err := b.column(k, record.Unknown); err != nil {
+			return err
+		}
+	}
+	var out []record.Type
+	for i, k := range p.Keys {
+		if p.Phase == plan.AggFinal && k != i {
+			return defect("operator %d (final) has key column %d at %d", b.index, i, k)
+		}
+		out = append(out, b.in.schema[k].Type)
+	}
+	in := len(p.Keys)
+	for _, agg := range p.Aggs {
+		t, ok := agg.Func.Result(agg.ArgType)
+		if !ok || t != agg.Type {
+			return defect("operator %d has no %s(%s) that is %s", b.index, agg.Func, agg.ArgType, agg.Type)
+		}
+		isExtreme := agg.Func == plan.AggMin || agg.Func == plan.AggMax
+		if isExtreme && !p.AppendOnly && p.Phase != plan.AggSingle {
+			return defect("operator %d is the %s phase of %s over rows that may be taken back; that takes phase single",
+				b.index, p.Phase, agg.Func)
+		}
+		partials := agg.PartialTypes()
+		if p.Phase == plan.AggFinal {
+			for i, t := range partials {
+				if err := b.column(in+i, t); err != nil {
+					return err
+				}
+			}
+			in += len(partials)
+		} else if agg.Func != plan.AggCountStar {
+			argType := agg.ArgType
+			if agg.Func == plan.AggCount {
+				argType = record.Unknown
+			}
+			if err := b.column(agg.Arg, argType); err != nil {
+				return err
+			}
+		}
+		if p.Phase == plan.AggPartial {
+			out = append(out, partials...)
+		} else {
+			out = append(out, agg.Type)
+		}
+	}
+	switch p.Phase {
+	case plan.AggFinal:
+		if err := b.column(in, record.BigInt); err != nil {
+			return err
+		}
+	case plan.AggPartial:
+		out = append(out, record.BigInt)
+	case plan.AggSingle:
+	default:
+		return defect("operator %d has phase %q", b.index, p.Phase)
+	}
+	if len(out) != len(b.out.schema) {
+		return defect("operator %d writes %d columns, not %d", b.index, len(out), len(b.out.schema))
+	}
+	for i, t := range out {
+		if b.out.schema[i].Type != t {
+			return defect("operator %d writes column %d as %s, not %s", b.index, i, t, b.out.schema[i].Type)
+		}
+	}
+	return nil
+}
+
+func (a *aggregate) push(in *record.Delta) error {
+	if a.ended {
+		return defect("operator %d gets rows after the one tick of an ad-hoc query", a.index)
+	}
+	slots, err := a.assign(in)
+	if err != nil {
+		return err
+	}
+	n := a.table.n
+	a.rows = extend(a.rows, n)
+	if a.phase == plan.AggFinal {
+		addCounts(a.rows, slots, &in.Cols[a.rowsCol], in.Weights)
+	} else {
+		addWeights(a.rows, slots, nil, in.Weights)
+	}
+	for i, acc := range a.accs {
+		acc.grow(n)
+		if a.phase == plan.AggFinal {
+			err = acc.merge(slots, in, a.firsts[i])
+		} else {
+			err = acc.update(slots, in)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// assign gives each row its group's slot.
+func (a *aggregate) assign(in *record.Delta) ([]int32, error) {
+	if len(a.keys) > 0 {
+		return a.table.assign(in, a.keys)
+	}
+	a.table.n = 1
+	a.slotsOf0 = extend(a.slotsOf0, max(in.N, len(a.slotsOf0)))
+	return a.slotsOf0[:in.N], nil
+}
+
+func (a *aggregate) endTick(ids.Tick, int64) error {
+	n := a.table.n
+	if n == 0 && (!a.global || a.started) {
+		a.ended = !a.keep && a.phase != plan.AggPartial
+		return nil
+	}
+	a.started = true
+	if a.global && n == 0 {
+		a.table.n, n = 1, 1
+	}
+	a.buf.Reset()
+	var err error
+	if a.phase == plan.AggPartial {
+		err = a.flushPartials(n)
+	} else {
+		a.ended = !a.keep
+		err = a.flushGroups(n)
+	}
+	if err != nil {
+		return err
+	}
+	if err := a.out.emit(a.buf); err != nil {
+		return err
+	}
+	a.reset()
+	return nil
+}
+
+func (a *aggregate) reset() {
+	a.table.reset()
+	a.rows = shrink(a.rows, len(a.rows))
+	for _, acc := range a.accs {
+		acc.reset()
+	}
+	a.buf.Reset()
+	a.keyCols.Reset()
+	for c := range a.buf.Cols {
+		trim(&a.buf.Cols[c])
+	}
+	for c := range a.keyCols.Cols {
+		if trim(&a.keyCols.Cols[c]); cap(a.keyCols.Cols[c].Ints) > 16*chunkRows {
+			a.keyCols.Cols[c] = record.NewColumn(a.keyCols.Cols[c].Type, 0)
+		}
+	}
+}
+
+// nothing tells whether slot s says no more than that there was no row.
+func (a *aggregate) nothing(s int) bool {
+	if a.rows[s] != 0 {
+		return false
+	}
+	for _, acc := range a.accs {
+		if !acc.empty(s) {
+			return false
+		}
+	}
+	return true
+}
+
+// flushPartials emits the tick's groups.
+func (a *aggregate) flushPartials(n int) error {
+	a.buf.Weights = nil
+	for s := range n {
+		if a.nothing(s) {
+			continue
+		}
+		for round, more := 0, true; more; round++ {
+			more = a.appendPartial(s, round)
+		}
+		if a.buf.N >= chunkRows {
+			if err := a.out.emit(a.buf); err != nil {
+				return err
+			}
+			a.buf.Reset()
+		}
+	}
+	return nil
+}
+
+func (a *aggregate) appendPartial(s, round int) (more bool) {
+	cols := a.buf.Cols
+	if len(a.keys) > 0 {
+		a.table.appendKeys(cols[:len(a.keys)], s, s+1)
+	}
+	col := len(a.keys)
+	for i := range a.aggs {
+		width := len(a.aggs[i].PartialTypes())
+		if a.accs[a.of[i]].partial(s, round, cols[col:col+width]) {
+			more = true
+		}
+		col += width
+	}
+	rows := int64(0)
+	if round == 0 {
+		rows = a.rows[s]
+	}
+	cols[col].AppendInt(rows)
+	a.buf.N++
+	return more
+}
+
+// flushGroups merges the tick's groups with what is stored and emits those whose result changed.
+func (a *aggregate) flushGroups(n int) error {
+	a.table.appendKeys(a.keyCols.Cols, 0, n)
+	a.keyCols.N = n
+	// One more slot is for what is stored.
+	a.rows = extend(a.rows, n+1)
+	for _, acc := range a.accs {
+		acc.grow(n + 1)
+	}
+	a.buf.Weights = []int64{}
+	for s := range n {
+		if a.nothing(s) && !a.global {
+			continue
+		}
+		if err := a.flushGroup(s, n); err != nil {
+			return err
+		}
+		if a.buf.N >= chunkRows-1 {
+			if err := a.out.emit(a.buf); err != nil {
+				return err
+			}
+			a.buf.Reset()
+		}
+	}
+	return nil
+}
+
+// flushGroup merges slot s with what is stored of its group, which is loaded to slot `stored`.
+func (a *aggregate) flushGroup(s, stored int) error {
+	a.key = append(a.key[:0], a.index)
+	for k := range a.keys {
+		a.key = record.AppendOrdered(a.key, &a.keyCols.Cols[k], s)
+	}
+	had, err := a.load(stored)
+	if err != nil {
+		return err
+	}
+	before := a.buf.N
+	if had && (a.rows[stored] > 0 || a.global) {
+		a.appendResult(s, stored, -1)
+	}
+	if had {
+		a.rows[s] += a.rows[stored]
+		for _, acc := range a.accs {
+			acc.add(s, stored)
+		}
+	}
+	for _, x := range a.indexed {
+		if err := x.apply(a.state, a.key, s, stored, stored); err != nil {
+			return err
+		}
+	}
+	if a.rows[s] > 0 || a.global {
+		a.appendResult(s, s, 1)
+	}
+	if a.buf.N == before+2 && a.unchanged(before) {
+		a.dropRows(before)
+	}
+	if !a.keep {
+		return nil
+	}
+	return a.store(s, had)
+}
+
+// load reads the entry of the group whose key is in a.key.
+func (a *aggregate) load(stored int) (bool, error) {
+	if a.keep {
+		v, ok, err := a.state.Get(a.key)
+		if err != nil {
+			return false, err
+		}
+		if ok {
+			a.old = append(a.old[:0], v...)
+			return true, a.decode(a.old, stored)
+		}
+	}
+	// The slot may hold the group before this one.
+	a.rows[stored] = 0
+	for _, acc := range a.accs {
+		acc.clear(stored)
+	}
+	return false, nil
+}
+
+func (a *aggregate) decode(v []byte, stored int) error {
+	if len(v) == 0 || v[0] != groupVersion {
+		return corrupted("a group of operator %d has an entry of another version", a.index)
+	}
+	rows, rest, ok := readInt(v[1:])
+	a.rows[stored] = rows
+	for _, acc := range a.accs {
+		if ok {
+			rest, ok = acc.load(stored, rest)
+		}
+	}
+	if !ok || len(rest) > 0 {
+		return corrupted("a group of operator %d has an entry that doesn't decode", a.index)
+	}
+	return nil
+}
+
+// store writes or deletes the entry of the group whose key is in a.key.
+func (a *aggregate) store(s int, had bool) error {
+	if !a.global && a.nothing(s) {
+		if had {
+			return a.state.Delete(a.key)
+		}
+		return nil
+	}
+	a.entry = binary.AppendVarint(append(a.entry[:0], groupVersion), a.rows[s])
+	for _, acc := range a.accs {
+		a.entry = acc.store(a.entry, s)
+	}
+	if had && bytes.Equal(a.entry, a.old) {
+		return nil
+	}
+	return a.state.Set(a.key, a.entry)
+}
+
+// appendResult appends a row with the key of slot s and the results of slot `from`.
+func (a *aggregate) appendResult(s, from int, weight int64) {
+	cols := a.buf.Cols
+	for k := range a.keys {
+		cols[k].AppendFrom(&a.keyCols.Cols[k], s)
+	}
+	for i := range a.aggs {
+		c := &cols[len(a.keys)+i]
+		if err := a.accs[a.of[i]].result(a.aggs[i].Func, from, c); err != nil {
+			c.AppendNull()
+			a.errs.fail(err, max(weight, 0))
+		}
+	}
+	a.buf.Weights = append(a.buf.Weights, weight)
+	a.buf.N++
+}
+
+// unchanged tells whether the results of rows `row` and row+1 are the same.
+func (a *aggregate) unchanged(row int) bool {
+	for c := len(a.keys); c < len(a.buf.Cols); c++ {
+		if !sameValue(&a.buf.Cols[c], row, row+1) {
+			return false
+		}
+	}
+	return true
+}
+
+func (a *aggregate) dropRows(n int) {
+	for c := range a.buf.Cols {
+		truncate(&a.buf.Cols[c], n)
+	}
+	a.buf.N, a.buf.Weights = n, a.buf.Weights[:n]
+}

@@ -1,0 +1,363 @@
+package dataflow
+
+import (
+	"math"
+
+	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/plan"
+	"github.com/millrace/millrace/record"
+)
+
+// NoWatermark is EndTick's watermark of a stage that has none yet.
+const NoWatermark = math.MinInt64
+
+// maxOps bounds the operators of a stage: their state's keys begin with one byte that tells which.
+const maxOps = 256
+
+// Env is what a fragment needs besides its plan.
+type Env struct {
+	Mode      Mode
+	State     State           // nil: in memory
+	NowTick   ids.Tick        // the tick that an ad-hoc statement reads: current_tick() and now()
+	Partition ids.PartitionID // where the fragment runs; an ad-hoc gateway is 0
+}
+
+// Fragment is one stage in one partition. Only one goroutine at a time may use it. After an error it is of no use:
+// every call returns that error. A new Fragment over the same State goes on after the last tick that it ended.
+type Fragment struct {
+	ops   []operator
+	links []link
+	sink  *sink
+	errs  *faults
+	err   error
+	chunk record.Delta
+	due   []*emitFinal
+}
+
+// operator is one step of a stage. What it passes to its output is valid only during that call, and so is what it
+// gets.
+type operator interface {
+	// push takes rows of the current tick, at most chunkRows.
+	push(in *record.Delta) error
+	// endTick emits what had to wait for the end of the tick. All that the operator reads has ended before.
+	endTick(tick ids.Tick, watermark int64) error
+}
+
+// link is what stands between an operator and those that read it.
+type link struct {
+	schema record.Schema
+	need   []bool // columns that anyone reads
+	to     []operator
+	// distinct is columns that no two rows of a tick have alike, nil if there is no such promise.
+	distinct []int
+	ordered  bool // the order of rows means something
+}
+
+func (l *link) emit(d *record.Delta) error {
+	if d.N == 0 {
+		return nil
+	}
+	for _, op := range l.to {
+		if err := op.push(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// New compiles a stage. Its errors tell of a plan that this package can't run.
+func New(ops []plan.Op, env Env) (*Fragment, error) {
+	if len(ops) == 0 || len(ops) > maxOps {
+		return nil, defect("a stage has 1 to %d operators, this one %d", maxOps, len(ops))
+	}
+	f := &Fragment{errs: &faults{mode: env.Mode}, ops: make([]operator, len(ops)), links: make([]link, len(ops))}
+	keep := env.State != nil || env.Mode == Live
+	if env.State == nil {
+		env.State = &MemState{}
+	}
+	for i := range ops {
+		if err := checkOp(ops, i); err != nil {
+			return nil, err
+		}
+		f.links[i] = link{schema: ops[i].Schema, need: make([]bool, len(ops[i].Schema))}
+	}
+	markNeeded(ops, f.links)
+	for i := range ops {
+		b := builder{env: env, keep: keep, errs: f.errs, op: &ops[i], index: byte(i), out: &f.links[i]}
+		if len(ops[i].Inputs) > 0 {
+			b.in = &f.links[ops[i].Inputs[0]]
+		}
+		op, err := b.build()
+		if err != nil {
+			return nil, err
+		}
+		f.ops[i] = op
+		for _, in := range ops[i].Inputs {
+			f.links[in].to = append(f.links[in].to, op)
+		}
+		if due, ok := op.(*emitFinal); ok {
+			f.due = append(f.due, due)
+		}
+	}
+	last := &f.links[len(ops)-1]
+	f.sink = newSink(last)
+	last.to = append(last.to, f.sink)
+	return f, nil
+}
+
+// checkOp checks what every operator relies on.
+func checkOp(ops []plan.Op, i int) error {
+	leaf := false
+	switch ops[i].Kind {
+	case plan.OpScan, plan.OpInput, plan.OpValues:
+		leaf = true
+	}
+	if leaf != (len(ops[i].Inputs) == 0) || !leaf && len(ops[i].Inputs) != 1 {
+		return defect("operator %d (%s) has %d inputs", i, ops[i].Kind, len(ops[i].Inputs))
+	}
+	for _, in := range ops[i].Inputs {
+		if in < 0 || in >= i {
+			return defect("operator %d (%s) reads operator %d, which doesn't come before it", i, ops[i].Kind, in)
+		}
+	}
+	return nil
+}
+
+// markNeeded sets which columns of each operator's output somebody reads, from the last one backwards.
+func markNeeded(ops []plan.Op, links []link) {
+	all := func(need []bool) {
+		for c := range need {
+			need[c] = true
+		}
+	}
+	all(links[len(ops)-1].need)
+	for i := len(ops) - 1; i >= 0; i-- {
+		if len(ops[i].Inputs) == 0 {
+			continue
+		}
+		need, out := links[ops[i].Inputs[0]].need, links[i].need
+		mark := func(c int) {
+			if c >= 0 && c < len(need) {
+				need[c] = true
+			}
+		}
+		op := &ops[i]
+		switch {
+		case op.Kind == plan.OpFilter && op.Filter != nil:
+			copyNeed(need, out)
+			eachColumn(&op.Filter.Pred, mark)
+		case op.Kind == plan.OpProject && op.Project != nil:
+			for e := range op.Project.Exprs {
+				eachColumn(&op.Project.Exprs[e], mark)
+			}
+		case op.Kind == plan.OpTumble && op.Tumble != nil:
+			copyNeed(need, out)
+			mark(op.Tumble.Time)
+			mark(op.Tumble.Watermark)
+		case op.Kind == plan.OpAggregate && op.Aggregate != nil && op.Aggregate.Phase != plan.AggFinal:
+			for _, c := range op.Aggregate.Keys {
+				mark(c)
+			}
+			for _, a := range op.Aggregate.Aggs {
+				mark(a.Arg)
+			}
+		default:
+			all(need)
+		}
+	}
+}
+
+func copyNeed(need, out []bool) {
+	for c := range need {
+		if c < len(out) && out[c] {
+			need[c] = true
+		}
+	}
+}
+
+// eachColumn calls fn for every column that e reads.
+func eachColumn(e *plan.Expr, fn func(col int)) {
+	if e.Kind == plan.ExprCol {
+		fn(e.Col)
+	}
+	for i := range e.Args {
+		eachColumn(&e.Args[i], fn)
+	}
+}
+
+// builder is what the constructors of operators take from.
+type builder struct {
+	env     Env
+	keep    bool // state is kept between ticks
+	errs    *faults
+	op      *plan.Op
+	index   byte
+	in, out *link
+}
+
+func (b *builder) build() (operator, error) {
+	switch op := b.op; {
+	case op.Kind == plan.OpScan && op.Scan != nil, op.Kind == plan.OpInput && op.Input != nil:
+		return newLeaf(b)
+	case op.Kind == plan.OpFilter && op.Filter != nil:
+		return newFilter(b)
+	case op.Kind == plan.OpProject && op.Project != nil:
+		return newProject(b)
+	case op.Kind == plan.OpTumble && op.Tumble != nil:
+		return newTumble(b)
+	case op.Kind == plan.OpAggregate && op.Aggregate != nil:
+		return newAggregate(b)
+	case op.Kind == plan.OpEmitFinal && op.EmitFinal != nil:
+		return newEmitFinal(b)
+	case op.Kind == plan.OpDistinct:
+		return newDistinct(b)
+	case op.Kind == plan.OpSort && op.Sort != nil:
+		return newSort(b)
+	case op.Kind == plan.OpValues && op.Values != nil:
+		return newValues(b)
+	}
+	return nil, fault.New(fault.Unsupported, "dataflow: no operator %q, or its part of the plan is missing", b.op.Kind)
+}
+
+// column checks that c is a column of the input, of type t unless that is Unknown.
+func (b *builder) column(c int, t record.Type) error {
+	if c < 0 || c >= len(b.in.schema) {
+		return defect("operator %d (%s) reads column %d of %d", b.index, b.op.Kind, c, len(b.in.schema))
+	}
+	if t != record.Unknown && b.in.schema[c].Type != t {
+		return defect("operator %d (%s) reads column %d as %s, which is %s", b.index, b.op.Kind, c, t, b.in.schema[c].Type)
+	}
+	return nil
+}
+
+// sameSchema checks that the operator's output has the columns of its input, with `more` columns after them.
+func (b *builder) sameSchema(more int) error {
+	in, out := b.in.schema, b.out.schema
+	if len(out) != len(in)+more {
+		return defect("operator %d (%s) has %d columns over an input of %d", b.index, b.op.Kind, len(out), len(in))
+	}
+	for i := range in {
+		if in[i].Type != out[i].Type {
+			return defect("operator %d (%s) makes column %d %s of %s", b.index, b.op.Kind, i, out[i].Type, in[i].Type)
+		}
+	}
+	return nil
+}
+
+// Push takes rows of the tick that is being built, for leaf op (scan or input). It doesn't keep in.
+func (f *Fragment) Push(op int, in *record.Delta) error {
+	if f.err != nil {
+		return f.err
+	}
+	f.err = f.push(op, in)
+	return f.err
+}
+
+func (f *Fragment) push(op int, in *record.Delta) error {
+	if op < 0 || op >= len(f.ops) {
+		return defect("operator %d of %d gets rows", op, len(f.ops))
+	}
+	if _, ok := f.ops[op].(*leaf); !ok {
+		return defect("operator %d gets rows, but is no leaf", op)
+	}
+	if in.N == 0 {
+		return nil
+	}
+	if err := checkDelta(in, f.links[op].schema); err != nil {
+		return err
+	}
+	if in.N <= chunkRows {
+		return f.pushChunk(op, in)
+	}
+	for lo := 0; lo < in.N; lo += chunkRows {
+		sliceDelta(&f.chunk, in, lo, min(lo+chunkRows, in.N))
+		if err := f.pushChunk(op, &f.chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *Fragment) pushChunk(op int, in *record.Delta) error {
+	f.sink.begin()
+	if err := f.ops[op].push(in); err != nil {
+		return err
+	}
+	return f.errs.err
+}
+
+// checkDelta checks that d has the columns of s.
+func checkDelta(d *record.Delta, s record.Schema) error {
+	if len(d.Cols) != len(s) {
+		return defect("rows have %d columns, not %d", len(d.Cols), len(s))
+	}
+	for i := range s {
+		if d.Cols[i].Type != s[i].Type || d.Cols[i].N != d.N {
+			return defect("column %d (%s) of %d rows is %s with %d values, not %s",
+				i, s[i].Name, d.N, d.Cols[i].Type, d.Cols[i].N, s[i].Type)
+		}
+	}
+	if d.Weights != nil && len(d.Weights) != d.N {
+		return defect("%d rows have %d weights", d.N, len(d.Weights))
+	}
+	return nil
+}
+
+// EndTick ends the tick and returns the stage's net change of it: no row twice (unless an ORDER BY gives them an
+// order), none with weight 0. It is valid until the next Push or EndTick. watermark is NoWatermark when there is none.
+func (f *Fragment) EndTick(tick ids.Tick, watermark int64) (*record.Delta, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	f.sink.begin()
+	for _, op := range f.ops {
+		if err := op.endTick(tick, watermark); err != nil {
+			f.err = err
+			return nil, err
+		}
+		if f.errs.err != nil {
+			f.err = f.errs.err
+			return nil, f.err
+		}
+	}
+	return f.sink.take(), nil
+}
+
+// NextDue returns the lowest watermark at which EndTick would emit rows that are held back. A caller may leave out
+// ticks without input below it.
+func (f *Fragment) NextDue() (watermark int64, ok bool) {
+	for _, e := range f.due {
+		if e.hasDue && (!ok || e.due < watermark) {
+			watermark, ok = e.due, true
+		}
+	}
+	return watermark, ok
+}
+
+// Counts returns what was counted since New or the last TakeCounts.
+func (f *Fragment) Counts() Counts { return f.errs.snapshot() }
+
+// TakeCounts returns what was counted since New or the last TakeCounts, and begins anew.
+func (f *Fragment) TakeCounts() Counts {
+	c := f.errs.snapshot()
+	f.errs.counts, f.errs.last = Counts{}, nil
+	return c
+}
+
+// leaf is where rows come in: a scan or an input.
+type leaf struct{ out *link }
+
+func newLeaf(b *builder) (operator, error) {
+	// A stream's offset is a row's identity within its partition.
+	if b.op.Kind == plan.OpScan && b.op.Scan.Kind == plan.ScanStream {
+		if c := b.out.schema.Index(plan.ColOffset); c >= 0 {
+			b.out.distinct = []int{c}
+		}
+	}
+	return &leaf{b.out}, nil
+}
+
+func (l *leaf) push(in *record.Delta) error { return l.out.emit(in) }
+
+func (l *leaf) endTick(ids.Tick, int64) error { return nil }

@@ -1,0 +1,112 @@
+package node
+
+import (
+	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/plan"
+	internalv1 "github.com/millrace/millrace/proto/internalv1"
+	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
+	"github.com/millrace/millrace/record"
+	"github.com/millrace/millrace/sql"
+)
+
+// catalog is one published state, indexed for statements and appends. It never changes.
+type catalog struct {
+	state   *internalv1.ClusterState
+	byName  map[string]*sql.Object
+	streams map[ids.StreamID]*internalv1.StreamDef
+	views   map[ids.StreamID]*internalv1.ViewDef
+	members map[ids.NodeID]*internalv1.Member
+}
+
+// newCatalog indexes st. Definitions never change under their id, so what prev has decoded is taken over; prev may be nil.
+func newCatalog(st *internalv1.ClusterState, prev *catalog) (*catalog, error) {
+	c := &catalog{
+		state:   st,
+		byName:  make(map[string]*sql.Object, len(st.Streams)+len(st.Views)),
+		streams: make(map[ids.StreamID]*internalv1.StreamDef, len(st.Streams)),
+		views:   make(map[ids.StreamID]*internalv1.ViewDef, len(st.Views)),
+		members: make(map[ids.NodeID]*internalv1.Member, len(st.Members)),
+	}
+	for _, m := range st.Members {
+		c.members[ids.NodeID(m.Id)] = m
+	}
+	for _, s := range st.Streams {
+		c.streams[ids.StreamID(s.Stream.Id)] = s
+		c.byName[s.Stream.Name] = &sql.Object{
+			Kind: sql.ObjectStream, ID: s.Stream.Id, Name: s.Stream.Name,
+			Columns: schemaOf(s.Stream.Columns), Stream: s.Stream,
+		}
+	}
+	for _, v := range st.Views {
+		c.views[ids.StreamID(v.Id)] = v
+		if prev != nil {
+			if o := prev.byName[v.Name]; o != nil && o.Kind == sql.ObjectView && o.ID == v.Id {
+				c.byName[v.Name] = o
+				continue
+			}
+		}
+		p, err := plan.Unmarshal(v.Plan)
+		if err != nil {
+			return nil, err
+		}
+		c.byName[v.Name] = &sql.Object{
+			Kind: sql.ObjectView, ID: v.Id, Name: v.Name, Columns: schemaOf(v.Columns), Key: p.Key, Plan: p,
+		}
+	}
+	return c, nil
+}
+
+// Lookup implements sql.Catalog.
+func (c *catalog) Lookup(name string) (*sql.Object, bool) {
+	o, ok := c.byName[name]
+	return o, ok
+}
+
+// Names implements sql.Catalog.
+func (c *catalog) Names() []string {
+	out := make([]string, 0, len(c.byName))
+	for _, s := range c.state.Streams {
+		out = append(out, s.Stream.Name)
+	}
+	for _, v := range c.state.Views {
+		out = append(out, v.Name)
+	}
+	return out
+}
+
+// partitions returns the number of partitions.
+func (c *catalog) partitions() int { return int(c.state.PartitionCount) }
+
+// primary returns the member that holds partition p as its primary.
+func (c *catalog) primary(p ids.PartitionID) (ids.NodeID, bool) {
+	if int(p) >= len(c.state.Partitions) {
+		return "", false
+	}
+	id := c.state.Partitions[p].Primary
+	return ids.NodeID(id), id != ""
+}
+
+// name returns a member's label, or its id where the member is unknown.
+func (c *catalog) name(id string) string {
+	if m := c.members[ids.NodeID(id)]; m != nil {
+		return m.Name
+	}
+	return id
+}
+
+func schemaOf(cols []*millracev1.Column) record.Schema {
+	s := make(record.Schema, len(cols))
+	for i, c := range cols {
+		t, _ := record.ParseType(c.Type) // unknown types don't pass CREATE
+		s[i] = record.Field{Name: c.Name, Type: t}
+	}
+	return s
+}
+
+func columnsOf(s record.Schema) []*millracev1.Column {
+	out := make([]*millracev1.Column, len(s))
+	for i, f := range s {
+		out[i] = &millracev1.Column{Name: f.Name, Type: f.Type.String()}
+	}
+	return out
+}

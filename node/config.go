@@ -1,0 +1,108 @@
+package node
+
+import (
+	"fmt"
+	"net"
+	"regexp"
+	"time"
+
+	"github.com/millrace/millrace/internal/fault"
+)
+
+// Config is a node's settings. DefaultConfig fills all but DataDir.
+type Config struct {
+	DataDir string // folder of the two stores; created if missing
+
+	Listen string // HOST:PORT of gRPC, for clients and peers, and of Raft; port 0 picks a free one
+	Gossip string // HOST:PORT of gossip
+	HTTP   string // HOST:PORT of /healthz, /readyz, /metrics
+
+	Join []string // gossip addresses of peers; none: bootstrap a new cluster, or restart as a member
+	Name string   // label; default: the host name and the gRPC port
+	Zone string   // failure domain; replicas of a partition are spread over zones
+
+	Partitions int // of a cluster that is bootstrapped here; fixed then, 1 to 4096
+	Replicas   int // target replication factor of a cluster that is bootstrapped here, 1 to 7
+
+	PProf bool // serve /debug/pprof on HTTP
+
+	MaxRecordBytes    int           // larger records are rejected
+	MaxMessageBytes   int           // of a gRPC message
+	MaxConnections    int           // on the gRPC port
+	MaxStaleness      time.Duration // how old an answer may be when the cluster's clock stands still
+	StatementTimeout  time.Duration // how long a statement waits for its tick before it gives up
+	InFlightBytes     int64         // of appends that wait for the disk or replicas, on this node
+	ConnInFlightBytes int64         // of appends of one connection that wait for their acknowledgement
+	CacheBytes        int64         // block caches of both stores together
+	DrainTimeout      time.Duration // how long a stopping node tries to hand its primaries over
+	ShutdownTimeout   time.Duration // how long a stopping node waits for calls under way
+	SubscribeProgress time.Duration // longest time between two messages of a subscription
+	QueryMemoryBytes  int64         // of the rows that one ad-hoc statement may hold here
+}
+
+// DefaultConfig returns the settings of a node on one machine.
+func DefaultConfig() Config {
+	return Config{
+		Listen: "127.0.0.1:7070", Gossip: "127.0.0.1:7071", HTTP: "127.0.0.1:7080",
+		Partitions: 8, Replicas: 3,
+		MaxRecordBytes: 8 << 20, MaxMessageBytes: 16 << 20, MaxConnections: 10_000,
+		MaxStaleness: 10 * time.Second, StatementTimeout: 30 * time.Second,
+		InFlightBytes: 64 << 20, ConnInFlightBytes: 16 << 20, CacheBytes: 128 << 20,
+		DrainTimeout: 5 * time.Second, ShutdownTimeout: 5 * time.Second, SubscribeProgress: 500 * time.Millisecond,
+		QueryMemoryBytes: 1 << 30,
+	}
+}
+
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,62}$`)
+
+// Validate tells what is wrong with the settings, in terms of the command line.
+func (c Config) Validate() error {
+	if c.DataDir == "" {
+		return fault.New(fault.Invalid, "no data folder: give one with --data DIR")
+	}
+	for _, a := range []struct{ flag, addr string }{
+		{"--listen", c.Listen}, {"--gossip", c.Gossip}, {"--http", c.HTTP},
+	} {
+		if err := checkAddress(a.addr); err != nil {
+			return fault.New(fault.Invalid, "%s %q: %v", a.flag, a.addr, err)
+		}
+	}
+	for _, a := range c.Join {
+		if err := checkAddress(a); err != nil {
+			return fault.New(fault.Invalid, "--join %q: %v", a, err)
+		}
+	}
+	if c.Name != "" && !nameForm.MatchString(c.Name) {
+		return fault.New(fault.Invalid, "--name %q: use 1 to 63 letters, digits, '.', '_', ':' or '-'", c.Name)
+	}
+	if c.Zone != "" && !nameForm.MatchString(c.Zone) {
+		return fault.New(fault.Invalid, "--zone %q: use 1 to 63 letters, digits, '.', '_', ':' or '-'", c.Zone)
+	}
+	if c.Partitions < 1 || c.Partitions > 4096 {
+		return fault.New(fault.Invalid, "--partitions %d: use 1 to 4096", c.Partitions)
+	}
+	if c.Replicas < 1 || c.Replicas > 7 {
+		return fault.New(fault.Invalid, "--replicas %d: use 1 to 7", c.Replicas)
+	}
+	if c.MaxRecordBytes < 1 || c.MaxRecordBytes > c.MaxMessageBytes-(64<<10) {
+		return fault.New(fault.Invalid, "--max-record %d: use 1 to %d bytes (64 KiB less than a message)",
+			c.MaxRecordBytes, c.MaxMessageBytes-(64<<10))
+	}
+	return nil
+}
+
+func checkAddress(a string) error {
+	_, port, err := net.SplitHostPort(a)
+	if err != nil {
+		return fmt.Errorf("want HOST:PORT")
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return fmt.Errorf("no port %q", port)
+	}
+	return nil
+}
+
+// Addresses is where a node can be reached, with the ports that it got.
+type Addresses struct {
+	Name, GRPC, Gossip, HTTP string
+}

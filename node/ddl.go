@@ -1,0 +1,313 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/plan"
+	internalv1 "github.com/millrace/millrace/proto/internalv1"
+	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
+	"github.com/millrace/millrace/record"
+	"github.com/millrace/millrace/sql"
+)
+
+// propose puts a change of the catalog through Raft and waits until this node knows it.
+func (s *session) propose(ctx context.Context, c *internalv1.Command) (*internalv1.CommandResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.n.cfg.StatementTimeout)
+	defer cancel()
+	res, err := s.n.coord.Propose(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return res, s.n.applied(ctx, res.Index)
+}
+
+func (s *session) createStream(ctx context.Context, st *sql.CreateStream) (string, error) {
+	def, err := sql.StreamOf(st)
+	if err != nil {
+		return "", err
+	}
+	// What only the codec can judge, such as a protobuf descriptor, is judged before the stream exists.
+	if _, err := record.NewDecoder(def, nil); err != nil {
+		return "", err
+	}
+	res, err := s.propose(ctx, &internalv1.Command{Op: &internalv1.Command_CreateStream{CreateStream: &internalv1.CreateStream{
+		Def: &internalv1.StreamDef{Stream: def, Sql: st.Text()}, IfNotExists: st.IfNotExists,
+	}}})
+	if err != nil {
+		return "", err
+	}
+	if d := s.n.catalog().streams[ids.StreamID(res.ObjectId)]; d != nil {
+		s.seen = max(s.seen, ids.Tick(d.CreatedTick))
+	}
+	return "CREATE STREAM", nil
+}
+
+// viewPlan is a planned view and what it reads.
+type viewPlan struct {
+	plan    *plan.Plan
+	depends []uint64
+}
+
+func (s *session) createView(ctx context.Context, st *sql.CreateView) (string, error) {
+	v, err := planned(ctx, s.n, func(c sql.Catalog) (viewPlan, error) {
+		p, depends, err := sql.PlanView(st, c)
+		return viewPlan{p, depends}, err
+	})
+	if err != nil {
+		return "", err
+	}
+	encoded, err := plan.Marshal(v.plan)
+	if err != nil {
+		return "", fault.Wrap(fault.Internal, err, "plan of %q", st.Name)
+	}
+	res, err := s.propose(ctx, &internalv1.Command{Op: &internalv1.Command_CreateView{CreateView: &internalv1.CreateView{
+		Def: &internalv1.ViewDef{
+			Name: st.Name, Sql: st.Text(), Plan: encoded, Columns: columnsOf(v.plan.Output), DependsOn: v.depends,
+			EmitFinal: st.EmitFinal, StartNow: st.StartNow,
+		},
+		IfNotExists: st.IfNotExists,
+	}}})
+	if err != nil {
+		return "", err
+	}
+	if d := s.n.catalog().views[ids.StreamID(res.ObjectId)]; d != nil {
+		s.seen = max(s.seen, ids.Tick(d.CreatedTick))
+	}
+	return "CREATE MATERIALIZED VIEW", nil
+}
+
+func (s *session) drop(ctx context.Context, st *sql.Drop) (string, error) {
+	kind, tag := internalv1.ObjectKind_OBJECT_KIND_STREAM, "DROP STREAM"
+	if st.Kind == sql.ObjectView {
+		kind, tag = internalv1.ObjectKind_OBJECT_KIND_VIEW, "DROP MATERIALIZED VIEW"
+	}
+	_, err := s.propose(ctx, &internalv1.Command{Op: &internalv1.Command_DropObjects{DropObjects: &internalv1.DropObjects{
+		Names: []string{st.Name}, Kind: kind, IfExists: st.IfExists, Cascade: st.Cascade,
+	}}})
+	return tag, err
+}
+
+// table builds the rows of SHOW and DESCRIBE.
+type table struct {
+	fields record.Schema
+	d      *record.Delta
+}
+
+func newTable(fields ...record.Field) *table {
+	return &table{fields: fields, d: record.NewDelta(fields, 0)}
+}
+
+// add appends a row of string, int64, float64 or bool, one per column; nil is NULL.
+func (t *table) add(values ...any) {
+	for i, v := range values {
+		c := &t.d.Cols[i]
+		switch v := v.(type) {
+		case nil:
+			c.AppendNull()
+		case string:
+			c.AppendString(v)
+		case int64:
+			c.AppendInt(v)
+		case float64:
+			c.AppendFloat(v)
+		case bool:
+			c.AppendBool(v)
+		default:
+			panic(fmt.Sprintf("node: no column for %T", v))
+		}
+	}
+	t.d.N++
+}
+
+func (t *table) write(out output) error {
+	if err := out.schema(t.fields); err != nil {
+		return err
+	}
+	return out.rows(t.d)
+}
+
+func text(name string) record.Field    { return record.Field{Name: name, Type: record.Text} }
+func bigint(name string) record.Field  { return record.Field{Name: name, Type: record.BigInt} }
+func boolean(name string) record.Field { return record.Field{Name: name, Type: record.Boolean} }
+
+func (s *session) show(ctx context.Context, st *sql.Show, out output) (string, error) {
+	var t *table
+	var err error
+	switch st.What {
+	case "streams":
+		t, err = s.showStreams(ctx)
+	case "views":
+		t, err = s.showViews(ctx)
+	case "nodes":
+		t, err = s.showNodes(ctx)
+	default:
+		set, ok := settings[st.What]
+		if !ok {
+			return "", fault.SQL(fault.NotFound, "42704", "unknown setting %q; SHOW takes STREAMS, VIEWS, NODES, min_tick or max_staleness", st.What)
+		}
+		t = newTable(text(st.What))
+		t.add(set.show(s))
+	}
+	if err != nil {
+		return "", err
+	}
+	return "SHOW", t.write(out)
+}
+
+func (s *session) showStreams(ctx context.Context) (*table, error) {
+	if err := s.n.sync(ctx); err != nil {
+		return nil, err
+	}
+	c := s.n.catalog()
+	type sum struct{ records, bytes, dead uint64 }
+	sums := map[uint64]sum{}
+	for _, st := range s.n.allStats(ctx, true) {
+		for _, f := range st.Streams {
+			x := sums[f.Stream]
+			sums[f.Stream] = sum{x.records + f.Records, x.bytes + f.Bytes, x.dead + f.Dead}
+		}
+	}
+	t := newTable(text("name"), text("format"), text("key"), bigint("records"), bigint("bytes"), bigint("dead"))
+	for _, d := range c.state.Streams {
+		x := sums[d.Stream.Id]
+		var key any
+		if d.Stream.Key != "" {
+			key = d.Stream.Key
+		}
+		t.add(d.Stream.Name, d.Stream.Format, key, int64(x.records), int64(x.bytes), int64(x.dead))
+	}
+	return t, nil
+}
+
+// viewTotals is a view's figures over all partitions.
+type viewTotals struct {
+	state, lastError              string
+	progress                      float64
+	covered                       uint32
+	tick                          uint64
+	rows, errors, late, stateSize uint64
+}
+
+func (v *viewTotals) add(s *internalv1.ViewStats) {
+	if v.covered == 0 || s.Tick < v.tick {
+		v.tick = s.Tick
+	}
+	// The worst state of any node is the view's.
+	if rank := map[string]int{"": 0, "live": 1, "backfilling": 2, "failed": 3}; rank[s.State] > rank[v.state] {
+		v.state = s.State
+	}
+	v.progress += s.Progress * float64(s.Partitions)
+	v.covered += s.Partitions
+	v.rows += s.Rows
+	v.errors += s.Errors
+	v.late += s.Late
+	v.stateSize += s.StateBytes
+	if s.LastError != "" {
+		v.lastError = s.LastError
+	}
+}
+
+func (s *session) showViews(ctx context.Context) (*table, error) {
+	if err := s.n.sync(ctx); err != nil {
+		return nil, err
+	}
+	c := s.n.catalog()
+	totals := map[uint64]*viewTotals{}
+	for _, st := range s.n.allStats(ctx, false) {
+		for _, v := range st.Views {
+			if v.Partitions == 0 {
+				continue
+			}
+			if totals[v.View] == nil {
+				totals[v.View] = &viewTotals{}
+			}
+			totals[v.View].add(v)
+		}
+	}
+	t := newTable(text("name"), text("state"), record.Field{Name: "progress", Type: record.Double}, bigint("tick"), bigint("lag_ms"),
+		bigint("rows"), bigint("errors"), text("last_error"), bigint("late"), bigint("state_bytes"))
+	last, _ := s.n.coord.LastTick()
+	for _, d := range c.state.Views {
+		v := totals[d.Id]
+		if v == nil || int(v.covered) < c.partitions() {
+			if v == nil {
+				v = &viewTotals{}
+			}
+			if v.state != "failed" {
+				v.state = "backfilling" // parts of it are on their way to another node
+			}
+		}
+		progress := 0.0
+		if v.covered > 0 {
+			progress = v.progress / float64(c.partitions())
+		}
+		lag := int64(0)
+		if uint64(last) > v.tick {
+			lag = (int64(last) - int64(v.tick)) / int64(time.Millisecond/time.Microsecond)
+		}
+		var lastError any
+		if v.lastError != "" {
+			lastError = v.lastError
+		}
+		t.add(d.Name, v.state, progress, int64(v.tick), lag, int64(v.rows), int64(v.errors), lastError, int64(v.late), int64(v.stateSize))
+	}
+	return t, nil
+}
+
+func (s *session) showNodes(ctx context.Context) (*table, error) {
+	d, err := (&clusterService{n: s.n}).Describe(ctx, &millracev1.DescribeRequest{})
+	if err != nil {
+		return nil, err
+	}
+	t := newTable(text("name"), text("grpc"), text("gossip"), text("http"), text("zone"), text("state"), boolean("voter"),
+		bigint("replicas"), bigint("primaries"))
+	for _, m := range d.Nodes {
+		t.add(m.Name, m.Grpc, m.Gossip, m.Http, m.Zone, m.State, m.Voter, int64(m.Replicas), int64(m.Primaries))
+	}
+	return t, nil
+}
+
+func (s *session) describe(ctx context.Context, st *sql.Describe, out output) (string, error) {
+	var o *sql.Object
+	_, err := s.n.lookup(ctx, func(c *catalog) bool {
+		o = c.byName[st.Name]
+		return o != nil
+	})
+	if err != nil {
+		return "", err
+	}
+	if o == nil {
+		return "", fault.SQL(fault.NotFound, "42P01", "unknown stream or view %q; SHOW STREAMS and SHOW VIEWS list them", st.Name)
+	}
+	t := newTable(text("column"), text("type"), text("note"))
+	for i, f := range o.Columns {
+		t.add(f.Name, f.Type.String(), columnNote(o, i))
+	}
+	return "DESCRIBE", t.write(out)
+}
+
+// columnNote tells what is special about a column; nil when nothing is.
+func columnNote(o *sql.Object, i int) any {
+	var notes []string
+	name := o.Columns[i].Name
+	if o.Stream != nil && o.Stream.Key == name {
+		notes = append(notes, "key")
+	}
+	if o.Stream != nil && o.Stream.WatermarkColumn == name {
+		notes = append(notes, fmt.Sprintf("watermark: %v behind", time.Duration(o.Stream.WatermarkDelayUs)*time.Microsecond))
+	}
+	for _, k := range o.Key {
+		if k == i {
+			notes = append(notes, "key")
+		}
+	}
+	if len(notes) == 0 {
+		return nil
+	}
+	return strings.Join(notes, "; ")
+}

@@ -1,0 +1,321 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/millrace/millrace/dataflow"
+	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/plan"
+	internalv1 "github.com/millrace/millrace/proto/internalv1"
+	"github.com/millrace/millrace/record"
+)
+
+// noWatermark is the watermark of a statement, which ends no window.
+const noWatermark = math.MinInt64
+
+// retryPause is how long a statement waits before it looks again where partitions are.
+const retryPause = 20 * time.Millisecond
+
+// input is a stream or view that a plan scans.
+type input struct {
+	object uint64
+	view   bool
+	name   string
+}
+
+func inputsOf(p *plan.Plan) []input {
+	var out []input
+	for i := range p.Stages {
+		for j := range p.Stages[i].Ops {
+			if s := p.Stages[i].Ops[j].Scan; s != nil {
+				out = append(out, input{object: s.Object, view: s.Kind == plan.ScanView, name: s.Name})
+			}
+		}
+	}
+	return out
+}
+
+// layout is which node is asked for which partitions, and the newest tick that all of them can be read at.
+type layout struct {
+	tick  ids.Tick
+	nodes map[ids.NodeID][]ids.PartitionID
+}
+
+// readable finds the newest tick at which all inputs can be read in all partitions, waiting until it is at least
+// minTick, and who is to be asked.
+func (n *Node) readable(ctx context.Context, inputs []input, minTick ids.Tick) (*layout, error) {
+	for {
+		l, err := n.tryReadable(ctx, inputs, minTick)
+		if err == nil || !fault.Retryable(err) {
+			return l, err
+		}
+		if werr := pause(ctx, retryPause); werr != nil {
+			return nil, fault.Wrap(fault.Unavailable, err, "no tick at or above %d can be read in all partitions within the time allowed", minTick).
+				WithReason("NOT_READABLE")
+		}
+	}
+}
+
+func (n *Node) tryReadable(ctx context.Context, inputs []input, minTick ids.Tick) (*layout, error) {
+	c := n.catalog()
+	l := &layout{nodes: map[ids.NodeID][]ids.PartitionID{}}
+	for _, p := range c.state.Partitions {
+		if p.Primary == "" {
+			return nil, fault.New(fault.Unavailable, "partition %d has no primary now", p.Id)
+		}
+		l.nodes[ids.NodeID(p.Primary)] = append(l.nodes[ids.NodeID(p.Primary)], ids.PartitionID(p.Id))
+	}
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	for node, want := range l.nodes {
+		for _, in := range inputs {
+			g.Go(func() error {
+				resp, err := n.askProgress(ctx, node, &internalv1.ProgressRequest{Object: in.object, View: in.view, MinTick: uint64(minTick)})
+				if err != nil {
+					return err
+				}
+				if !samePartitions(resp.Partitions, want) {
+					return fault.New(fault.NotPrimary, "partitions have moved")
+				}
+				mu.Lock()
+				if l.tick == 0 || ids.Tick(resp.Tick) < l.tick {
+					l.tick = ids.Tick(resp.Tick)
+				}
+				mu.Unlock()
+				return nil
+			})
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (n *Node) askProgress(ctx context.Context, node ids.NodeID, req *internalv1.ProgressRequest) (*internalv1.ProgressResponse, error) {
+	if node == n.id {
+		return n.progress(ctx, req)
+	}
+	client, err := n.queryClient(node)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Progress(ctx, req)
+	return resp, fault.FromGRPC(err)
+}
+
+func (n *Node) queryClient(node ids.NodeID) (internalv1.QueryClient, error) {
+	conn, err := n.peers.Conn(node)
+	if err != nil {
+		return nil, err
+	}
+	return internalv1.NewQueryClient(conn), nil
+}
+
+func samePartitions(got []uint32, want []ids.PartitionID) bool {
+	if len(got) != len(want) {
+		return false
+	}
+	for i := range got {
+		if ids.PartitionID(got[i]) != want[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// fresh refuses to answer once the cluster's clock has stood still for longer than maxStaleness: this node is cut off, or
+// there is no leader.
+func (n *Node) fresh(maxStaleness time.Duration) error {
+	_, at := n.coord.LastTick()
+	if age := time.Since(at); age > maxStaleness {
+		return fault.New(fault.Unavailable, "no tick came from the cluster's leader for %v, more than max_staleness (%v); ask another node",
+			age.Round(time.Second), maxStaleness).WithReason("TOO_STALE")
+	}
+	return nil
+}
+
+// query runs an ad-hoc plan at the layout's tick. emit gets the result in parts, in order, and must not keep them.
+func (n *Node) query(ctx context.Context, p *plan.Plan, l *layout, emit func(*record.Delta) error) error {
+	last := len(p.Stages) - 1
+	if leafOf(&p.Stages[0]) < 0 {
+		return n.queryHere(p, l, emit)
+	}
+	if last == 0 {
+		return fault.New(fault.Internal, "plan of %d stage gathers nothing", len(p.Stages))
+	}
+	frags, err := n.upperStages(p, l.tick)
+	if err != nil {
+		return err
+	}
+	stream := linear(&p.Stages[last]) && last == 1
+	gathered := int64(0)
+	err = n.gather(ctx, p, l, func(d *record.Delta) error {
+		if err := frags[0].Push(inputOf(&p.Stages[1]), d); err != nil {
+			return err
+		}
+		if stream {
+			return flushTo(frags[0], l.tick, emit)
+		}
+		if gathered += deltaBytes(d); gathered > n.cfg.QueryMemoryBytes {
+			return fault.SQL(fault.Exhausted, "53200", "the statement needs more than %d MiB of memory; filter or aggregate more", n.cfg.QueryMemoryBytes>>20)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i := range frags[:len(frags)-1] {
+		next, at := frags[i+1], inputOf(&p.Stages[i+2])
+		err := flushTo(frags[i], l.tick, func(d *record.Delta) error { return next.Push(at, d) })
+		if err != nil {
+			return err
+		}
+	}
+	return flushTo(frags[len(frags)-1], l.tick, emit)
+}
+
+// upperStages compiles all stages after the first, which run here.
+func (n *Node) upperStages(p *plan.Plan, tick ids.Tick) ([]*dataflow.Fragment, error) {
+	var out []*dataflow.Fragment
+	for i := 1; i < len(p.Stages); i++ {
+		f, err := dataflow.New(p.Stages[i].Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: tick})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+func flushTo(f *dataflow.Fragment, tick ids.Tick, emit func(*record.Delta) error) error {
+	d, err := f.EndTick(tick, noWatermark)
+	if err != nil || d == nil || d.N == 0 {
+		return err
+	}
+	return emit(d)
+}
+
+func inputOf(s *plan.Stage) int {
+	for i := range s.Ops {
+		if s.Ops[i].Kind == plan.OpInput {
+			return i
+		}
+	}
+	return -1
+}
+
+// queryHere runs a plan that reads nothing.
+func (n *Node) queryHere(p *plan.Plan, l *layout, emit func(*record.Delta) error) error {
+	var rows *record.Delta
+	for i := range p.Stages {
+		f, err := dataflow.New(p.Stages[i].Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: l.tick})
+		if err != nil {
+			return err
+		}
+		if rows != nil {
+			if err := f.Push(inputOf(&p.Stages[i]), rows); err != nil {
+				return err
+			}
+		}
+		if rows, err = f.EndTick(l.tick, noWatermark); err != nil {
+			return err
+		}
+	}
+	if rows == nil || rows.N == 0 {
+		return nil
+	}
+	return emit(rows)
+}
+
+// gather runs the first stage in all partitions; take is called by one goroutine at a time.
+func (n *Node) gather(ctx context.Context, p *plan.Plan, l *layout, take func(*record.Delta) error) error {
+	encoded, err := plan.Marshal(p)
+	if err != nil {
+		return fault.Wrap(fault.Internal, err, "plan")
+	}
+	schema := p.Stages[0].Ops[len(p.Stages[0].Ops)-1].Schema
+	var mu sync.Mutex
+	locked := func(d *record.Delta) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return take(d)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for node, parts := range l.nodes {
+		g.Go(func() error {
+			if node == n.id {
+				return n.scan(ctx, p, parts, l.tick, locked)
+			}
+			return n.scanThere(ctx, node, &internalv1.ScanRequest{Plan: encoded, Partitions: partitionNumbers(parts), Tick: uint64(l.tick)}, schema, locked)
+		})
+	}
+	return g.Wait()
+}
+
+func partitionNumbers(parts []ids.PartitionID) []uint32 {
+	out := make([]uint32, len(parts))
+	for i, p := range parts {
+		out[i] = uint32(p)
+	}
+	return out
+}
+
+func (n *Node) scanThere(ctx context.Context, node ids.NodeID, req *internalv1.ScanRequest, schema record.Schema, take func(*record.Delta) error) error {
+	client, err := n.queryClient(node)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.Scan(ctx, req)
+	if err != nil {
+		return fault.FromGRPC(err)
+	}
+	for {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fault.FromGRPC(err)
+		}
+		d, err := record.UnmarshalDelta(resp.Delta, schema)
+		if err != nil {
+			return err
+		}
+		if err := take(d); err != nil {
+			return err
+		}
+	}
+}
+
+// deltaBytes is about what a delta holds in memory.
+func deltaBytes(d *record.Delta) int64 {
+	n := int64(8 * len(d.Weights))
+	for i := range d.Cols {
+		c := &d.Cols[i]
+		n += int64(len(c.Bools) + 8*len(c.Ints) + 8*len(c.Floats) + 16*len(c.Intervals) + 4*len(c.Offsets) + len(c.Bytes) + len(c.Validity))
+	}
+	return n
+}
+
+// pause waits for d or until ctx ends, whose error it then returns.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

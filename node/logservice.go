@@ -1,0 +1,331 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/partition"
+	internalv1 "github.com/millrace/millrace/proto/internalv1"
+	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
+	"github.com/millrace/millrace/record"
+)
+
+const (
+	// readBytes is about how much is read from a log at a time.
+	readBytes = 1 << 20
+	// responseRecords and responseBytes bound one answer of Read.
+	responseRecords = 4096
+	responseBytes   = 1 << 20
+	// mergeQueue is how many batches wait between the readers of partitions and the client.
+	mergeQueue = 4
+)
+
+// logService serves millrace.v1.Log.
+type logService struct {
+	millracev1.UnimplementedLogServer
+	n *Node
+}
+
+// Read implements millracev1.LogServer.
+func (s *logService) Read(req *millracev1.ReadRequest, stream millracev1.Log_ReadServer) error {
+	def, err := s.n.stream(stream.Context(), req.Stream)
+	if err != nil {
+		return err
+	}
+	requests, err := s.requests(def, req)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	g, gctx := errgroup.WithContext(ctx)
+	merged := make(chan *millracev1.ReadResponse, mergeQueue)
+	for _, r := range requests {
+		g.Go(func() error { return s.readPartition(gctx, def, r, req.Dead, merged) })
+	}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- g.Wait()
+		close(merged)
+	}()
+	err = s.pass(stream, merged, req.Limit)
+	cancel()
+	for range merged { // readers that wait to hand over see the cancelled context
+	}
+	if rerr := <-ended; err == nil && !errors.Is(rerr, context.Canceled) {
+		err = rerr
+	}
+	if errors.Is(err, errLimit) {
+		return nil
+	}
+	return err
+}
+
+var errLimit = errors.New("limit reached")
+
+// pass sends on what the readers of the partitions bring, at most limit records (0: all).
+func (s *logService) pass(stream millracev1.Log_ReadServer, merged <-chan *millracev1.ReadResponse, limit uint64) error {
+	sent := uint64(0)
+	for resp := range merged {
+		if limit > 0 && sent+uint64(len(resp.Records)) >= limit {
+			resp.Records = resp.Records[:limit-sent]
+			if err := stream.Send(resp); err != nil {
+				return err
+			}
+			return errLimit
+		}
+		sent += uint64(len(resp.Records))
+		if err := stream.Send(resp); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// requests splits a read into one per partition.
+func (s *logService) requests(def *millracev1.Stream, req *millracev1.ReadRequest) ([]*internalv1.RecordsRequest, error) {
+	total := uint32(s.n.catalog().partitions())
+	parts := slices.Clone(req.Partitions)
+	if len(parts) == 0 {
+		for p := range total {
+			parts = append(parts, p)
+		}
+	}
+	slices.Sort(parts)
+	parts = slices.Compact(parts)
+	out := make([]*internalv1.RecordsRequest, len(parts))
+	for i, p := range parts {
+		if p >= total {
+			return nil, fault.New(fault.Invalid, "partition %d: the cluster has partitions 0 to %d", p, total-1)
+		}
+		out[i] = &internalv1.RecordsRequest{Stream: def.Id, Partition: p, Follow: req.Follow, FromEnd: req.FromEnd, FromTimeUs: req.FromTimeUs}
+		for _, pos := range req.Positions {
+			if pos.Partition == p {
+				out[i].Offset, out[i].FromEnd, out[i].FromTimeUs = pos.Offset, false, 0
+			}
+		}
+	}
+	return out, nil
+}
+
+// readPartition brings one partition's records to out; when the partition moves it goes on at its new primary.
+func (s *logService) readPartition(ctx context.Context, def *millracev1.Stream, req *internalv1.RecordsRequest, dead bool, out chan<- *millracev1.ReadResponse) error {
+	split, err := newSplitter(def, ids.PartitionID(req.Partition), dead)
+	if err != nil {
+		return err
+	}
+	started := false
+	take := func(b *internalv1.RecordsResponse) error {
+		if !started {
+			// From here on a reconnect goes on with the next offset, wherever the read began.
+			started, req.FromEnd, req.FromTimeUs, req.Offset = true, false, 0, b.StartOffset
+		}
+		return split.records(b, req.Offset, func(resp *millracev1.ReadResponse) error {
+			select {
+			case out <- resp:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}, func(next uint64) { req.Offset = next })
+	}
+	for {
+		err := s.n.records(ctx, req, take)
+		if err == nil || !fault.Retryable(err) || ctx.Err() != nil {
+			return err
+		}
+		if err := pause(ctx, retryPause); err != nil {
+			return err
+		}
+	}
+}
+
+// records runs Records at the partition's primary.
+func (n *Node) records(ctx context.Context, req *internalv1.RecordsRequest, take func(*internalv1.RecordsResponse) error) error {
+	node, ok := n.catalog().primary(ids.PartitionID(req.Partition))
+	if !ok {
+		return fault.New(fault.Unavailable, "partition %d has no primary now", req.Partition)
+	}
+	if node == n.id {
+		return n.recordsHere(ctx, req, take)
+	}
+	client, err := n.queryClient(node)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.Records(ctx, req)
+	if err != nil {
+		return fault.FromGRPC(err)
+	}
+	for {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fault.FromGRPC(err)
+		}
+		if err := take(resp); err != nil {
+			return err
+		}
+	}
+}
+
+// Records implements internalv1.QueryServer.
+func (s *queryService) Records(req *internalv1.RecordsRequest, stream internalv1.Query_RecordsServer) error {
+	return s.n.recordsHere(stream.Context(), req, stream.Send)
+}
+
+// recordsHere reads a log whose primary is here. The answer given to take is valid during the call.
+func (n *Node) recordsHere(ctx context.Context, req *internalv1.RecordsRequest, take func(*internalv1.RecordsResponse) error) error {
+	p, id := ids.PartitionID(req.Partition), ids.StreamID(req.Stream)
+	if node, _ := n.catalog().primary(p); node != n.id {
+		return fault.New(fault.NotPrimary, "partition %d has moved; retry", p)
+	}
+	end, err := n.host.End(p, id)
+	if err != nil {
+		return err
+	}
+	from := max(ids.Offset(req.Offset), end.Start)
+	switch {
+	case req.FromEnd:
+		from = end.End
+	case req.FromTimeUs != 0:
+		if from, err = n.host.OffsetAtTime(p, id, req.FromTimeUs); err != nil {
+			return err
+		}
+	}
+	if err := take(&internalv1.RecordsResponse{BaseOffset: uint64(from), StartOffset: uint64(from), EndOffset: uint64(end.End)}); err != nil {
+		return err
+	}
+	first := from
+	stop := end.End
+	var buf []byte
+	for {
+		for from < stop {
+			next := from
+			err := n.host.Read(p, id, from, readBytes, func(b *partition.Batch) (bool, error) {
+				raw, err := b.Raw(buf[:0])
+				if err != nil {
+					return false, err
+				}
+				if b.Compression != millracev1.Compression_COMPRESSION_NONE {
+					buf = raw
+				}
+				next = b.BaseOffset + ids.Offset(b.Count)
+				return next < stop, take(&internalv1.RecordsResponse{
+					BaseOffset: uint64(b.BaseOffset), Count: b.Count, Tick: uint64(b.Tick), TimeUs: b.TimeMicros,
+					Raw: raw, StartOffset: uint64(first), EndOffset: uint64(stop),
+				})
+			})
+			if err != nil {
+				return err
+			}
+			if next == from {
+				break // truncated meanwhile
+			}
+			from = next
+		}
+		if !req.Follow {
+			return nil
+		}
+		err := n.await(ctx, func(c *catalog) (bool, error) {
+			if node, _ := c.primary(p); node != n.id {
+				return false, fault.New(fault.NotPrimary, "partition %d has moved; retry", p)
+			}
+			if c.streams[id] == nil {
+				return false, fault.New(fault.NotFound, "the stream was dropped").WithReason("UNKNOWN_STREAM")
+			}
+			e, err := n.host.End(p, id)
+			stop = e.End
+			return stop > from, err
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// splitter turns batches into the records of an answer.
+type splitter struct {
+	p    ids.PartitionID
+	dead *record.Decoder // set when only dead letters are wanted
+	skip *record.Delta
+	why  map[uint64]string // of the dead letters of a batch, by offset
+}
+
+func newSplitter(def *millracev1.Stream, p ids.PartitionID, dead bool) (*splitter, error) {
+	s := &splitter{p: p}
+	if !dead {
+		return s, nil
+	}
+	var err error
+	if s.dead, err = record.NewDecoder(def, nil); err != nil {
+		return nil, err
+	}
+	s.skip = record.NewDelta(s.dead.Schema(), 0)
+	s.why = map[uint64]string{}
+	return s, nil
+}
+
+// records cuts the batch's records from offset on into answers for emit; passed is told the next offset after each.
+func (s *splitter) records(b *internalv1.RecordsResponse, from uint64, emit func(*millracev1.ReadResponse) error, passed func(next uint64)) error {
+	if b.Count == 0 {
+		return nil
+	}
+	if s.dead != nil {
+		clear(s.why)
+		s.skip.Reset()
+		meta := record.Meta{Partition: s.p, BaseOffset: ids.Offset(b.BaseOffset), Tick: ids.Tick(b.Tick), TimeMicros: b.TimeUs}
+		err := s.dead.Decode(b.Raw, meta, s.skip, func(offset ids.Offset, _ []byte, _ bool, _ []byte, err error) {
+			s.why[uint64(offset)] = err.Error()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	resp, size := &millracev1.ReadResponse{}, 0
+	flush := func(next uint64) error {
+		if len(resp.Records) > 0 {
+			if err := emit(resp); err != nil {
+				return err
+			}
+		}
+		passed(next)
+		resp, size = &millracev1.ReadResponse{}, 0
+		return nil
+	}
+	it := record.NewIter(b.Raw)
+	offset := b.BaseOffset
+	for ; it.Next(); offset++ {
+		why, isDead := s.why[offset]
+		if offset < from || s.dead != nil && !isDead {
+			continue
+		}
+		key, hasKey := it.Key()
+		r := &millracev1.ReadRecord{
+			Partition: uint32(s.p), Offset: offset, Tick: b.Tick, TimeUs: b.TimeUs, Value: slices.Clone(it.Value()), Error: why,
+		}
+		if hasKey {
+			r.Key = append([]byte{}, key...)
+		}
+		resp.Records = append(resp.Records, r)
+		if size += len(r.Value) + len(key) + 64; size >= responseBytes || len(resp.Records) >= responseRecords {
+			if err := flush(offset + 1); err != nil {
+				return err
+			}
+		}
+	}
+	if err := it.Err(); err != nil {
+		return fault.Wrap(fault.Corrupted, err, "partition %d, offset %d", s.p, b.BaseOffset)
+	}
+	return flush(offset)
+}

@@ -1,0 +1,129 @@
+package node
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/millrace/millrace/internal/ids"
+	internalv1 "github.com/millrace/millrace/proto/internalv1"
+)
+
+// metrics is what /metrics tells besides the parts' own figures, which it asks for at each scrape.
+type metrics struct {
+	registry *prometheus.Registry
+	calls    *prometheus.HistogramVec
+}
+
+func newMetrics(n *Node) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		calls: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "millrace_grpc_call_seconds", Help: "Length of gRPC calls by method and code.",
+			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .5, 1, 5, 30},
+		}, []string{"method", "code"}),
+	}
+	m.registry.MustRegister(m.calls, &figures{n: n}, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// figures collects the parts' figures.
+type figures struct{ n *Node }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("millrace_"+name, help, labels, nil)
+}
+
+var (
+	descTick       = desc("tick_microseconds", "Newest tick that this node has seen.")
+	descLeader     = desc("leader", "1 while this node leads the cluster.")
+	descPartitions = desc("partitions", "Partitions on this node by role.", "role")
+	descEndBytes   = desc("partition_end_bytes", "Bytes in the logs of a partition whose primary is here.", "partition")
+	descRecords    = desc("stream_records", "Records of a stream in the partitions whose primary is here.", "stream")
+	descBytes      = desc("stream_bytes", "Bytes of a stream in the partitions whose primary is here.", "stream")
+	descAppends    = desc("appends_total", "Batches taken.")
+	descRefused    = desc("appends_refused_total", "Batches refused, for whatever reason.")
+	descSyncs      = desc("log_fsyncs_total", "Fsyncs of the log store.")
+	descSyncTime   = desc("log_fsync_seconds_total", "Time spent in fsyncs of the log store.")
+	descDisk       = desc("disk_bytes", "Bytes on disk by store.", "store")
+	descPending    = desc("append_pending_bytes", "Bytes of appends that wait for the disk or replicas.")
+	descViewTick   = desc("view_tick_microseconds", "Least tick that a view has reached in the partitions here.", "view")
+	descViewRows   = desc("view_rows", "Rows of a view in the partitions here.", "view")
+	descViewErrors = desc("view_errors_total", "Expressions that failed in a view, in the partitions here.", "view")
+	descViewLate   = desc("view_late_total", "Late rows that a view dropped, in the partitions here.", "view")
+	descViewState  = desc("view_state_bytes", "Bytes of a view's state in the partitions here.", "view")
+)
+
+// Describe implements prometheus.Collector.
+func (f *figures) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descTick, descLeader, descPartitions, descEndBytes, descRecords, descBytes,
+		descAppends, descRefused, descSyncs, descSyncTime, descDisk, descPending, descViewTick, descViewRows, descViewErrors, descViewLate, descViewState} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (f *figures) Collect(ch chan<- prometheus.Metric) {
+	n := f.n
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+	}
+	tick, _ := n.coord.LastTick()
+	gauge(descTick, float64(tick))
+	leads := 0.0
+	if n.coord.IsLeader() {
+		leads = 1
+	}
+	gauge(descLeader, leads)
+	roles := map[string]int{}
+	for _, r := range n.host.Status() {
+		roles[r.Role.String()]++
+	}
+	for role, count := range roles {
+		gauge(descPartitions, float64(count), role)
+	}
+	load := n.host.Load()
+	counter(descAppends, float64(load.Appends))
+	counter(descRefused, float64(load.Refused))
+	gauge(descPending, float64(load.PendingBytes))
+	log := n.logStore.Metrics()
+	counter(descSyncs, float64(log.Syncs))
+	counter(descSyncTime, log.SyncTime.Seconds())
+	gauge(descDisk, float64(log.DiskBytes), "log")
+	gauge(descDisk, float64(n.stateStore.Metrics().DiskBytes), "state")
+	f.catalogFigures(gauge, counter)
+}
+
+// catalogFigures are those of the streams and views, in the partitions whose primary is here.
+func (f *figures) catalogFigures(gauge, counter func(*prometheus.Desc, float64, ...string)) {
+	c := f.n.catalog()
+	stats, err := f.n.stats(context.Background(), &internalv1.StatsRequest{})
+	if err != nil {
+		f.n.log.Debug("no figures of streams", "err", err) // a partition moves: next time
+		return
+	}
+	for _, p := range stats.Partitions {
+		gauge(descEndBytes, float64(p.EndBytes), strconv.Itoa(int(p.Partition)))
+	}
+	for _, s := range stats.Streams {
+		if d := c.streams[ids.StreamID(s.Stream)]; d != nil {
+			gauge(descRecords, float64(s.Records), d.Stream.Name)
+			gauge(descBytes, float64(s.Bytes), d.Stream.Name)
+		}
+	}
+	for _, v := range stats.Views {
+		if d := c.views[ids.StreamID(v.View)]; d != nil && v.Partitions > 0 {
+			gauge(descViewTick, float64(v.Tick), d.Name)
+			gauge(descViewRows, float64(v.Rows), d.Name)
+			counter(descViewErrors, float64(v.Errors), d.Name)
+			counter(descViewLate, float64(v.Late), d.Name)
+			gauge(descViewState, float64(v.StateBytes), d.Name)
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package node
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
+	internalv1 "github.com/millrace/millrace/proto/internalv1"
+)
+
+const (
+	peerWindowBytes  = 16 << 20 // flow-control window of a stream and of a connection between peers
+	peerBufferBytes  = 256 << 10
+	reconnectAtMost  = 500 * time.Millisecond
+	reconnectAtFirst = 20 * time.Millisecond
+	connectTimeout   = time.Second
+)
+
+// peers keeps one gRPC connection to each other member, by identity: a member that comes back at another address
+// gets a new one.
+type peers struct {
+	maxMessage int
+
+	mu      sync.Mutex
+	closed  bool
+	address map[ids.NodeID]string
+	conns   map[ids.NodeID]*peerConn
+}
+
+type peerConn struct {
+	address string
+	conn    *grpc.ClientConn
+}
+
+func newPeers(maxMessage int) *peers {
+	return &peers{maxMessage: maxMessage, address: map[ids.NodeID]string{}, conns: map[ids.NodeID]*peerConn{}}
+}
+
+// configure learns the members' addresses and closes connections that no member needs.
+func (p *peers) configure(st *internalv1.ClusterState) {
+	var stale []*grpc.ClientConn
+	p.mu.Lock()
+	clear(p.address)
+	for _, m := range st.Members {
+		if m.State != internalv1.MemberState_MEMBER_STATE_REMOVED {
+			p.address[ids.NodeID(m.Id)] = m.Grpc
+		}
+	}
+	for id, c := range p.conns {
+		if p.address[id] != c.address {
+			stale = append(stale, c.conn)
+			delete(p.conns, id)
+		}
+	}
+	p.mu.Unlock()
+	for _, c := range stale {
+		c.Close()
+	}
+}
+
+// Conn returns the connection to a member; it connects when first used.
+func (p *peers) Conn(node ids.NodeID) (grpc.ClientConnInterface, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, fault.New(fault.Unavailable, "this node is stopping")
+	}
+	if c := p.conns[node]; c != nil {
+		return c.conn, nil
+	}
+	address, ok := p.address[node]
+	if !ok {
+		return nil, fault.New(fault.NotFound, "node %s is not a member", node)
+	}
+	conn, err := dialPeer(address, p.maxMessage)
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "node %s at %s", node, address)
+	}
+	p.conns[node] = &peerConn{address: address, conn: conn}
+	return conn, nil
+}
+
+func dialPeer(address string, maxMessage int) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithInitialWindowSize(peerWindowBytes),
+		grpc.WithInitialConnWindowSize(peerWindowBytes),
+		grpc.WithReadBufferSize(peerBufferBytes),
+		grpc.WithWriteBufferSize(peerBufferBytes),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: reconnectAtFirst, Multiplier: 2, Jitter: 0.2, MaxDelay: reconnectAtMost},
+			MinConnectTimeout: connectTimeout,
+		}))
+}
+
+func (p *peers) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	conns := p.conns
+	p.conns = map[ids.NodeID]*peerConn{}
+	p.mu.Unlock()
+	var errs []error
+	for _, c := range conns {
+		errs = append(errs, c.conn.Close())
+	}
+	return errors.Join(errs...)
+}

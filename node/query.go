@@ -1,0 +1,369 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/millrace/millrace/dataflow"
+	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/partition"
+	"github.com/millrace/millrace/plan"
+	internalv1 "github.com/millrace/millrace/proto/internalv1"
+	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
+	"github.com/millrace/millrace/record"
+)
+
+// scanRows is how many rows go through a fragment at a time.
+const scanRows = 4096
+
+// queryService serves internalv1.Query to the nodes that statements reached.
+type queryService struct {
+	internalv1.UnimplementedQueryServer
+	n *Node
+}
+
+// Progress implements internalv1.QueryServer.
+func (s *queryService) Progress(ctx context.Context, req *internalv1.ProgressRequest) (*internalv1.ProgressResponse, error) {
+	return s.n.progress(ctx, req)
+}
+
+// progress is Progress, for this node's own statements too.
+func (n *Node) progress(ctx context.Context, req *internalv1.ProgressRequest) (*internalv1.ProgressResponse, error) {
+	object := ids.StreamID(req.Object)
+	var parts []ids.PartitionID
+	err := n.await(ctx, func(c *catalog) (bool, error) {
+		if object != 0 && c.streams[object] == nil && c.views[object] == nil {
+			return false, nil // this node has not applied its CREATE
+		}
+		parts = parts[:0]
+		for _, p := range c.state.Partitions {
+			if ids.NodeID(p.Primary) == n.id {
+				parts = append(parts, ids.PartitionID(p.Id))
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp := &internalv1.ProgressResponse{}
+	for _, p := range parts {
+		resp.Partitions = append(resp.Partitions, uint32(p))
+	}
+	if req.View {
+		done, err := n.runtime.BeginRead(ctx, object, parts, ids.Tick(req.MinTick))
+		if err != nil {
+			return nil, err
+		}
+		resp.Tick = least(done)
+		return resp, nil
+	}
+	closed := make([]ids.Tick, len(parts))
+	err = n.await(ctx, func(*catalog) (bool, error) {
+		for i, p := range parts {
+			t, ok := n.host.Closed(p)
+			if !ok {
+				return false, fault.New(fault.NotPrimary, "partition %d has moved; retry", p)
+			}
+			if uint64(t) < max(req.MinTick, 1) {
+				n.coord.RequestTick()
+				return false, nil
+			}
+			closed[i] = t
+		}
+		return true, nil
+	})
+	resp.Tick = least(closed)
+	return resp, err
+}
+
+func least(ticks []ids.Tick) uint64 {
+	var out ids.Tick
+	for i, t := range ticks {
+		if i == 0 || t < out {
+			out = t
+		}
+	}
+	return uint64(out)
+}
+
+// Scan implements internalv1.QueryServer.
+func (s *queryService) Scan(req *internalv1.ScanRequest, stream internalv1.Query_ScanServer) error {
+	p, err := plan.Unmarshal(req.Plan)
+	if err != nil {
+		return fault.Wrap(fault.Invalid, err, "scan")
+	}
+	parts := make([]ids.PartitionID, len(req.Partitions))
+	for i, id := range req.Partitions {
+		parts[i] = ids.PartitionID(id)
+	}
+	return s.n.scan(stream.Context(), p, parts, ids.Tick(req.Tick), func(d *record.Delta) error {
+		return stream.Send(&internalv1.ScanResponse{Delta: record.MarshalDelta(nil, d)})
+	})
+}
+
+// scan runs the first stage of p over partitions of which this node is the primary, at a tick that Progress allowed.
+// emit is called by one goroutine at a time and must not keep the delta.
+func (n *Node) scan(ctx context.Context, p *plan.Plan, parts []ids.PartitionID, tick ids.Tick, emit func(*record.Delta) error) error {
+	first := &p.Stages[0]
+	leaf := leafOf(first)
+	if leaf < 0 {
+		return fault.New(fault.Internal, "plan has no scan")
+	}
+	var mu sync.Mutex
+	locked := func(d *record.Delta) error {
+		if d == nil || d.N == 0 {
+			return nil
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		return emit(d)
+	}
+	todo := make(chan ids.PartitionID, len(parts))
+	for _, id := range parts {
+		todo <- id
+	}
+	close(todo)
+	g, ctx := errgroup.WithContext(ctx)
+	for range min(runtime.GOMAXPROCS(0), len(parts)) {
+		g.Go(func() error {
+			for id := range todo {
+				if err := n.scanPartition(ctx, first, leaf, id, tick, locked); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func leafOf(s *plan.Stage) int {
+	for i := range s.Ops {
+		if s.Ops[i].Kind == plan.OpScan {
+			return i
+		}
+	}
+	return -1
+}
+
+// linear tells whether a stage's output for some rows doesn't depend on other rows, so that it can be streamed.
+func linear(s *plan.Stage) bool {
+	for i := range s.Ops {
+		switch s.Ops[i].Kind {
+		case plan.OpScan, plan.OpInput, plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpValues:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// partitionScan feeds one partition's rows to a fragment.
+type partitionScan struct {
+	frag   *dataflow.Fragment
+	leaf   int
+	tick   ids.Tick
+	stream bool // linear: pass results on as they come
+	emit   func(*record.Delta) error
+}
+
+func (s *partitionScan) push(d *record.Delta) error {
+	if err := s.frag.Push(s.leaf, d); err != nil {
+		return err
+	}
+	if s.stream {
+		return s.flush()
+	}
+	return nil
+}
+
+func (s *partitionScan) flush() error {
+	out, err := s.frag.EndTick(s.tick, noWatermark)
+	if err != nil {
+		return err
+	}
+	return s.emit(out)
+}
+
+func (n *Node) scanPartition(ctx context.Context, first *plan.Stage, leaf int, p ids.PartitionID, tick ids.Tick, emit func(*record.Delta) error) error {
+	frag, err := dataflow.New(first.Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: tick, Partition: p})
+	if err != nil {
+		return err
+	}
+	s := &partitionScan{frag: frag, leaf: leaf, tick: tick, stream: linear(first), emit: emit}
+	scan := first.Ops[leaf].Scan
+	switch scan.Kind {
+	case plan.ScanView:
+		err = n.scanView(ctx, s, &first.Ops[leaf], p)
+	case plan.ScanStream, plan.ScanDead:
+		err = n.scanStream(ctx, s, scan, p)
+	default:
+		err = fault.New(fault.Internal, "no scan of kind %q", scan.Kind)
+	}
+	if err != nil {
+		return err
+	}
+	return s.flush()
+}
+
+func (n *Node) scanView(ctx context.Context, s *partitionScan, op *plan.Op, p ids.PartitionID) error {
+	def := n.catalog().views[ids.StreamID(op.Scan.Object)]
+	if def == nil {
+		return fault.New(fault.NotFound, "view %q is gone", op.Scan.Name)
+	}
+	schema := schemaOf(def.Columns)
+	pick := make([]int, len(op.Scan.Columns))
+	for i, name := range op.Scan.Columns {
+		if pick[i] = schema.Index(name); pick[i] < 0 {
+			return fault.New(fault.Internal, "view %q has no column %q", op.Scan.Name, name)
+		}
+	}
+	return n.runtime.Read(ctx, ids.StreamID(op.Scan.Object), p, s.tick, op.Scan.KeyPrefix, func(d *record.Delta) error {
+		cols := make([]record.Column, len(pick))
+		for i, c := range pick {
+			cols[i] = d.Cols[c]
+		}
+		return s.push(&record.Delta{N: d.N, Cols: cols, Weights: d.Weights})
+	})
+}
+
+func (n *Node) scanStream(ctx context.Context, s *partitionScan, scan *plan.Scan, p ids.PartitionID) error {
+	def := n.catalog().streams[ids.StreamID(scan.Object)]
+	if def == nil {
+		return fault.New(fault.NotFound, "stream %q is gone", scan.Name)
+	}
+	r, err := newStreamReader(def.Stream, scan)
+	if err != nil {
+		return err
+	}
+	err = n.host.ReadTicks(p, ids.StreamID(scan.Object), 0, s.tick, func(b *partition.Batch) (bool, error) {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		if err := r.add(p, b); err != nil {
+			return false, err
+		}
+		if r.rows.N < scanRows {
+			return true, nil
+		}
+		err := s.push(r.rows)
+		r.rows.Reset()
+		return true, err
+	})
+	if err != nil {
+		return err
+	}
+	return s.push(r.rows)
+}
+
+// streamReader turns batches into rows: a stream's, or those of its records that don't decode.
+type streamReader struct {
+	dec  *record.Decoder
+	dead bool
+	name []string // of the columns of dead letters
+	buf  []byte
+	rows *record.Delta // read so far
+	skip *record.Delta // decoded rows, where only the dead ones are wanted
+}
+
+func newStreamReader(def *millracev1.Stream, scan *plan.Scan) (*streamReader, error) {
+	r := &streamReader{dead: scan.Kind == plan.ScanDead, name: scan.Columns}
+	columns := scan.Columns
+	if r.dead {
+		columns = nil
+	}
+	var err error
+	if r.dec, err = record.NewDecoder(def, columns); err != nil {
+		return nil, err
+	}
+	r.rows = record.NewDelta(r.dec.Schema(), scanRows)
+	if r.dead {
+		r.skip = r.rows
+		schema, err := deadSchema(scan.Columns)
+		if err != nil {
+			return nil, err
+		}
+		r.rows = record.NewDelta(schema, 0)
+	}
+	return r, nil
+}
+
+// Columns of dead_letters(): where a record stands, why it doesn't decode, and the record.
+var deadColumns = record.Schema{
+	{Name: "partition", Type: record.BigInt}, {Name: "offset", Type: record.BigInt},
+	{Name: "error", Type: record.Text}, {Name: "raw", Type: record.Text},
+}
+
+func deadSchema(columns []string) (record.Schema, error) {
+	out := make(record.Schema, len(columns))
+	for i, name := range columns {
+		at := deadColumns.Index(name)
+		if at < 0 {
+			return nil, fault.New(fault.Internal, "dead letters have no column %q", name)
+		}
+		out[i] = deadColumns[at]
+	}
+	return out, nil
+}
+
+func (r *streamReader) add(p ids.PartitionID, b *partition.Batch) error {
+	raw, err := b.Raw(r.buf[:0])
+	if err != nil {
+		return err
+	}
+	if b.Compression != millracev1.Compression_COMPRESSION_NONE {
+		r.buf = raw
+	}
+	meta := record.Meta{Partition: p, BaseOffset: b.BaseOffset, Tick: b.Tick, TimeMicros: b.TimeMicros}
+	if !r.dead {
+		return r.dec.Decode(raw, meta, r.rows, nil)
+	}
+	r.skip.Reset()
+	return r.dec.Decode(raw, meta, r.skip, func(offset ids.Offset, _ []byte, _ bool, value []byte, derr error) {
+		r.addDead(p, offset, value, derr)
+	})
+}
+
+func (r *streamReader) addDead(p ids.PartitionID, offset ids.Offset, value []byte, derr error) {
+	for i := range r.rows.Cols {
+		c := &r.rows.Cols[i]
+		switch r.name[i] {
+		case "partition":
+			c.AppendInt(int64(p))
+		case "offset":
+			c.AppendInt(int64(offset))
+		case "error":
+			c.AppendString(derr.Error())
+		case "raw":
+			c.AppendString(printable(value))
+		}
+	}
+	r.rows.N++
+}
+
+// printable returns value as text; bytes that aren't UTF-8 (or are NUL, which text can't hold) as \xNN.
+func printable(value []byte) string {
+	if utf8.Valid(value) && bytes.IndexByte(value, 0) < 0 {
+		return string(value)
+	}
+	var b strings.Builder
+	for len(value) > 0 {
+		r, n := utf8.DecodeRune(value)
+		if r == utf8.RuneError && n == 1 || r == 0 {
+			fmt.Fprintf(&b, `\x%02x`, value[0])
+		} else {
+			b.Write(value[:n])
+		}
+		value = value[n:]
+	}
+	return b.String()
+}

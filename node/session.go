@@ -1,0 +1,345 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/plan"
+	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
+	"github.com/millrace/millrace/record"
+	"github.com/millrace/millrace/sql"
+)
+
+// session runs statements for one client: it reads nothing older than the client has seen.
+type session struct {
+	n            *Node
+	seen         ids.Tick
+	minTick      ids.Tick
+	maxStaleness time.Duration
+	changed      map[string]string // settings changed by the statement
+}
+
+// setting is one that SET takes and SHOW tells.
+type setting struct {
+	set  func(*session, string) error
+	show func(*session) string
+}
+
+var settings = map[string]setting{
+	"min_tick": {
+		set: func(s *session, v string) error {
+			t, err := strconv.ParseUint(v, 10, 64)
+			if err != nil {
+				return badSetting("min_tick", v, "a tick, such as an append's reply has, or 0")
+			}
+			s.minTick = ids.Tick(t)
+			return nil
+		},
+		show: func(s *session) string { return strconv.FormatUint(uint64(s.minTick), 10) },
+	},
+	"max_staleness": {
+		set: func(s *session, v string) error {
+			iv, err := record.ParseText(record.IntervalT, v)
+			if err != nil || iv.Interval.Months != 0 {
+				return badSetting("max_staleness", v, "an interval, such as '10 seconds'")
+			}
+			d := time.Duration(iv.Interval.Micros)*time.Microsecond + time.Duration(iv.Interval.Days)*24*time.Hour
+			if d <= 0 {
+				return badSetting("max_staleness", v, "an interval above 0")
+			}
+			s.maxStaleness = d
+			return nil
+		},
+		show: func(s *session) string { return s.maxStaleness.String() },
+	},
+}
+
+func badSetting(name, value, want string) error {
+	return fault.SQL(fault.Invalid, "22023", "invalid value %q for %s; it takes %s", value, name, want)
+}
+
+func newSession(n *Node, seen ids.Tick, values map[string]string) (*session, error) {
+	s := &session{n: n, seen: seen, maxStaleness: n.cfg.MaxStaleness, changed: map[string]string{}}
+	if err := n.checkSeenTick(seen); err != nil {
+		return nil, err
+	}
+	for name, v := range values {
+		if err := s.set(name, v); err != nil {
+			return nil, err
+		}
+	}
+	clear(s.changed)
+	return s, nil
+}
+
+func (s *session) set(name, value string) error {
+	set, ok := settings[name]
+	if !ok {
+		return fault.SQL(fault.NotFound, "42704", "unknown setting %q; there are %s", name, strings.Join(slices.Sorted(maps.Keys(settings)), ", "))
+	}
+	if err := set.set(s, value); err != nil {
+		return err
+	}
+	s.changed[name] = value
+	return nil
+}
+
+// reset puts a setting back to its default.
+func (s *session) reset(name string) error {
+	set, ok := settings[name]
+	if !ok {
+		return s.set(name, "") // which says what there is
+	}
+	return s.set(name, set.show(&session{maxStaleness: s.n.cfg.MaxStaleness}))
+}
+
+func (s *session) takeChanged() map[string]string {
+	out := s.changed
+	s.changed = map[string]string{}
+	return out
+}
+
+// execute runs one statement and returns its tag.
+func (s *session) execute(ctx context.Context, st sql.Statement, out output) (string, error) {
+	switch st := st.(type) {
+	case *sql.Select:
+		return s.query(ctx, st, out)
+	case *sql.Insert:
+		return s.insert(ctx, st)
+	case *sql.CreateStream:
+		return s.createStream(ctx, st)
+	case *sql.CreateView:
+		return s.createView(ctx, st)
+	case *sql.Drop:
+		return s.drop(ctx, st)
+	case *sql.Show:
+		return s.show(ctx, st, out)
+	case *sql.Describe:
+		return s.describe(ctx, st, out)
+	case *sql.ExplainStatement:
+		return s.explain(ctx, st, out)
+	case *sql.Subscribe:
+		return s.subscribe(ctx, st, out)
+	case *sql.Set:
+		if st.Default {
+			return "RESET", s.reset(st.Name)
+		}
+		return "SET", s.set(st.Name, st.Value)
+	}
+	return "", fault.New(fault.Unsupported, "no statement of type %T", st)
+}
+
+// planned plans with the catalog at hand, and when that lacks a name, with one as new as the leader's.
+func planned[T any](ctx context.Context, n *Node, f func(sql.Catalog) (T, error)) (T, error) {
+	out, err := f(n.catalog())
+	if fault.KindOf(err) != fault.NotFound {
+		return out, err
+	}
+	if serr := n.sync(ctx); serr != nil {
+		return out, err // what the user can mend comes first
+	}
+	return f(n.catalog())
+}
+
+func (s *session) query(ctx context.Context, st *sql.Select, out output) (string, error) {
+	p, err := planned(ctx, s.n, func(c sql.Catalog) (*plan.Plan, error) { return sql.PlanSelect(st, c) })
+	if err != nil {
+		return "", err
+	}
+	l, err := s.layout(ctx, p)
+	if err != nil {
+		return "", err
+	}
+	rows, told := int64(0), false
+	tell := func() error { // not before the first row: an error comes alone then
+		if told {
+			return nil
+		}
+		told = true
+		return out.schema(p.Output)
+	}
+	err = s.n.query(ctx, p, l, func(d *record.Delta) error {
+		if err := tell(); err != nil {
+			return err
+		}
+		for i := range d.N {
+			rows += d.Weight(i)
+		}
+		return out.rows(d)
+	})
+	if err != nil {
+		return "", err
+	}
+	if err := tell(); err != nil {
+		return "", err
+	}
+	s.seen = max(s.seen, l.tick)
+	return fmt.Sprintf("SELECT %d", rows), nil
+}
+
+// layout picks the tick that a plan is read at.
+func (s *session) layout(ctx context.Context, p *plan.Plan) (*layout, error) {
+	minTick := max(s.seen, s.minTick)
+	inputs := inputsOf(p)
+	if len(inputs) == 0 && !readsTick(p) {
+		return &layout{tick: minTick}, nil
+	}
+	c := s.n.catalog()
+	for _, in := range inputs {
+		if v := c.views[ids.StreamID(in.object)]; v != nil {
+			minTick = max(minTick, ids.Tick(v.CreatedTick))
+		}
+	}
+	wait, cancel := context.WithTimeout(ctx, s.n.cfg.StatementTimeout)
+	defer cancel()
+	if len(inputs) == 0 {
+		inputs = []input{{}} // of no object: the tick that all partitions have closed
+	}
+	l, err := s.n.readable(wait, inputs, minTick)
+	if err != nil {
+		return nil, err
+	}
+	return l, s.n.fresh(s.maxStaleness)
+}
+
+// readsTick tells whether a plan without inputs asks for the tick all the same.
+func readsTick(p *plan.Plan) bool {
+	var in func(e *plan.Expr) bool
+	in = func(e *plan.Expr) bool {
+		if e.Kind == plan.ExprTick || e.Kind == plan.ExprNow {
+			return true
+		}
+		for i := range e.Args {
+			if in(&e.Args[i]) {
+				return true
+			}
+		}
+		return false
+	}
+	for i := range p.Stages {
+		for j := range p.Stages[i].Ops {
+			op := &p.Stages[i].Ops[j]
+			var all []plan.Expr
+			switch op.Kind {
+			case plan.OpFilter:
+				all = []plan.Expr{op.Filter.Pred}
+			case plan.OpProject:
+				all = op.Project.Exprs
+			case plan.OpValues:
+				all = slices.Concat(op.Values.Rows...)
+			}
+			for k := range all {
+				if in(&all[k]) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// insertTarget is what an INSERT's plan is about.
+type insertTarget struct {
+	object *sql.Object
+	plan   *plan.Plan
+}
+
+func (s *session) insert(ctx context.Context, st *sql.Insert) (string, error) {
+	t, err := planned(ctx, s.n, func(c sql.Catalog) (insertTarget, error) {
+		o, p, err := sql.PlanInsert(st, c)
+		return insertTarget{o, p}, err
+	})
+	if err != nil {
+		return "", err
+	}
+	l, err := s.layout(ctx, t.plan)
+	if err != nil {
+		return "", err
+	}
+	enc, err := record.NewEncoder(t.object.Stream)
+	if err != nil {
+		return "", err
+	}
+	var records []*millracev1.Record
+	err = s.n.query(ctx, t.plan, l, func(d *record.Delta) error {
+		for i := range d.N {
+			value, err := enc.Encode(nil, d, i)
+			if err != nil {
+				return err
+			}
+			for range d.Weight(i) {
+				records = append(records, &millracev1.Record{Value: value})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	resp, err := s.n.ingest.Append(ctx, &millracev1.AppendRequest{
+		Stream: t.object.Name, SeenTick: uint64(s.seen), Records: &millracev1.Records{Records: records},
+	})
+	if err != nil {
+		return "", fault.FromGRPC(err)
+	}
+	s.seen = max(s.seen, ids.Tick(resp.Tick))
+	return fmt.Sprintf("INSERT 0 %d", len(records)), nil
+}
+
+func (s *session) explain(ctx context.Context, st *sql.ExplainStatement, out output) (string, error) {
+	p, err := planned(ctx, s.n, func(c sql.Catalog) (*plan.Plan, error) { return sql.PlanExplain(st, c) })
+	if err != nil {
+		return "", err
+	}
+	schema := record.Schema{{Name: "plan", Type: record.Text}}
+	rows := record.NewDelta(schema, 16)
+	for _, line := range sql.Explain(p) {
+		rows.Cols[0].AppendString(line)
+		rows.N++
+	}
+	if err := out.schema(schema); err != nil {
+		return "", err
+	}
+	return "EXPLAIN", out.rows(rows)
+}
+
+// subscribe runs SUBSCRIBE until the client goes away.
+func (s *session) subscribe(ctx context.Context, st *sql.Subscribe, out output) (string, error) {
+	view, err := s.n.view(ctx, st.View)
+	if err != nil {
+		return "", err
+	}
+	if err := s.n.checkSeenTick(ids.Tick(st.AfterTick)); err != nil {
+		return "", err
+	}
+	schema := append(record.Schema{{Name: "_tick", Type: record.BigInt}, {Name: "_weight", Type: record.BigInt}}, view.Columns...)
+	if err := out.schema(schema); err != nil {
+		return "", err
+	}
+	minTick := max(s.seen, s.minTick, s.n.createdTick(view))
+	return "SUBSCRIBE", s.n.subscribe(ctx, view, ids.Tick(st.AfterTick), minTick, &rowSubscriber{out})
+}
+
+// rowSubscriber writes changes as rows with _tick and _weight in front.
+type rowSubscriber struct{ out output }
+
+func (r *rowSubscriber) change(tick ids.Tick, d *record.Delta, _ bool) error {
+	if d == nil || d.N == 0 {
+		return nil
+	}
+	ticks, weights := record.NewColumn(record.BigInt, d.N), record.NewColumn(record.BigInt, d.N)
+	for i := range d.N {
+		ticks.AppendInt(int64(tick))
+		weights.AppendInt(d.Weight(i))
+	}
+	return r.out.rows(&record.Delta{N: d.N, Cols: append([]record.Column{ticks, weights}, d.Cols...)})
+}
+
+func (r *rowSubscriber) progress(tick ids.Tick) error { return r.out.progress(tick) }

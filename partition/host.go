@@ -1,0 +1,609 @@
+package partition
+
+import (
+	"context"
+	"encoding/binary"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
+	internalv1 "github.com/millrace/millrace/proto/internalv1"
+	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
+	"github.com/millrace/millrace/record"
+	"github.com/millrace/millrace/storage"
+)
+
+// Host runs the replicas of one node. Its methods are safe for concurrent use; those that give it something in order
+// (Configure, Tick) must be called one after the other.
+type Host struct {
+	cfg   Config
+	opt   options
+	store *storage.Store
+	peers Peers
+	log   *slog.Logger
+	boot  uint64
+	start time.Time
+
+	slots   atomic.Pointer[[]*hosted] // by partition id; nil: no replica here
+	writer  *logWriter
+	flight  budget
+	closed  closings
+	links   links
+	caller  caller
+	watch   watch
+	trims   trimQueue
+	asked   atomic.Bool           // a tick was asked for since the last one
+	broken  atomic.Pointer[error] // no write will succeed any more
+	refused atomic.Pointer[error] // writes are refused for now
+	stopped atomic.Bool
+	stopCtx context.Context // ends when Run does
+	stop    context.CancelFunc
+
+	servingMu sync.Mutex
+	serving   sync.WaitGroup // peers' streams
+
+	confMu    sync.Mutex
+	state     *internalv1.ClusterState // the last given to Configure
+	cat       *catalog
+	primaries []*hosted
+	early     []earlyTick
+
+	counts counts
+}
+
+type counts struct {
+	appends, appendBytes, refused, groups, pending atomic.Int64
+	commitNanos                                    atomic.Int64 // moving average
+}
+
+// earlyTick is a tick that waits for the Raft index that it was issued at.
+type earlyTick struct {
+	tick  ids.Tick
+	index uint64
+}
+
+// maxEarlyTicks bounds them; a tick that is left out only makes the next one coarser.
+const maxEarlyTicks = 1024
+
+// hosted is a replica with its lock, and what the host keeps with it. Lock order: confMu, hosted.mu, everything else.
+type hosted struct {
+	mu        sync.Mutex
+	r         *replica
+	gone      bool     // removed: events do nothing
+	inbound   *inbound // where the primary's messages come from
+	ackQueued bool
+	watched   bool
+	used      int64 // guarded by the budget
+
+	retention map[ids.StreamID]retained // only for the retention loop
+}
+
+// NewHost returns a host with the replicas that the log store holds. They do nothing before Configure.
+//
+// Errors: Invalid settings; those of the store; Corrupted when a replica's state can't be read.
+func NewHost(cfg Config, store *storage.Store, peers Peers, log *slog.Logger) (*Host, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	h := &Host{cfg: cfg, store: store, peers: peers, log: log, start: time.Now(), cat: &catalog{}}
+	h.opt = options{
+		holdWait: cfg.HoldWait, ackTimeout: cfg.AckTimeout, startGrace: cfg.StartGrace, commitTimeout: cfg.CommitTimeout,
+		minInSync: cfg.MinInSync, copyWindow: cfg.CopyWindow,
+	}
+	h.stopCtx, h.stop = context.WithCancel(context.Background())
+	h.flight = budget{limit: cfg.InFlightBytes, partitionLimit: cfg.PartitionBytes, wait: cfg.AppendWait}
+	h.writer = newLogWriter(store, cfg.GroupBytes, int(2*cfg.InFlightBytes))
+	h.writer.written, h.writer.refused, h.writer.broken = h.written, h.writesRefused, h.writesBroken
+	h.closed.notify = make(chan struct{}, 1)
+	h.caller.notify = make(chan struct{}, 1)
+	h.watch.notify = make(chan struct{}, 1)
+	h.trims.notify = make(chan struct{}, 1)
+	h.links.byNode = map[ids.NodeID]*link{}
+	slots := []*hosted{}
+	h.slots.Store(&slots)
+	if err := h.countBoot(); err != nil {
+		return nil, err
+	}
+	return h, h.recover()
+}
+
+// countBoot numbers this process: entries that an earlier one appended in the same epoch and lost are told from ours by
+// it.
+func (h *Host) countBoot() error {
+	key := storage.MetaKey(metaKeyBoot)
+	v, closer, err := h.store.Get(key)
+	switch {
+	case fault.KindOf(err) == fault.NotFound:
+	case err != nil:
+		return err
+	case len(v) != 8:
+		return fault.New(fault.Corrupted, "the count of starts has %d bytes, not 8", len(v))
+	default:
+		h.boot = binary.LittleEndian.Uint64(v)
+		if err := closer.Close(); err != nil {
+			return err
+		}
+	}
+	h.boot++
+	b := h.store.NewBatch()
+	defer b.Close()
+	b.Set(key, binary.LittleEndian.AppendUint64(nil, h.boot))
+	return h.store.Commit(b, true)
+}
+
+// now is the time since the host was made.
+func (h *Host) now() time.Duration { return time.Since(h.start) }
+
+// slot returns the replica of a partition, or nil.
+func (h *Host) slot(p ids.PartitionID) *hosted {
+	if s := *h.slots.Load(); int(p) < len(s) {
+		return s[p]
+	}
+	return nil
+}
+
+// all calls fn for every replica here.
+func (h *Host) all(fn func(*hosted)) {
+	for _, hd := range *h.slots.Load() {
+		if hd != nil {
+			fn(hd)
+		}
+	}
+}
+
+// outcome is what is left to do after an event, without the replica's lock.
+type outcome struct {
+	done []completion
+	tick bool
+}
+
+// event runs fn on a replica and carries out its effects; what has to wait for the lock to be free goes to out.
+func (h *Host) event(hd *hosted, out *outcome, fn func(*replica)) {
+	hd.mu.Lock()
+	defer hd.mu.Unlock()
+	if hd.gone {
+		return
+	}
+	fn(hd.r)
+	h.settle(hd, out)
+}
+
+// do is event with the rest done at once.
+func (h *Host) do(hd *hosted, fn func(*replica)) {
+	var out outcome
+	h.event(hd, &out, fn)
+	h.finish(&out)
+}
+
+// settle carries out the effects of an event. hd.mu is held.
+func (h *Host) settle(hd *hosted, out *outcome) {
+	r, fx := hd.r, &hd.r.fx
+	if len(fx.writes) > 0 {
+		h.writer.enqueue(hd, fx.writes)
+		clear(fx.writes)
+		fx.writes = fx.writes[:0]
+	}
+	for _, p := range fx.wake {
+		h.links.wake(hd, p)
+	}
+	for _, p := range fx.copies {
+		h.links.wakeCopy(hd, p)
+	}
+	fx.wake, fx.copies = fx.wake[:0], fx.copies[:0]
+	if len(fx.replies) > 0 || fx.ack {
+		hd.answer(fx.replies, fx.ack)
+		clear(fx.replies)
+		fx.replies, fx.ack = fx.replies[:0], false
+	}
+	if len(fx.starts) > 0 {
+		h.trims.push(hd, fx.starts)
+		fx.starts = fx.starts[:0]
+	}
+	if len(fx.closings) > 0 {
+		h.closed.push(fx.closings)
+		clear(fx.closings)
+		fx.closings = fx.closings[:0]
+	}
+	for _, c := range fx.calls {
+		h.caller.push(hd, c)
+	}
+	fx.calls = fx.calls[:0]
+	out.done = append(out.done, fx.done...)
+	clear(fx.done)
+	fx.done = fx.done[:0]
+	if fx.freed != 0 {
+		h.flight.release(hd, fx.freed)
+		fx.freed = 0
+	}
+	out.tick, fx.tick = out.tick || fx.tick, false
+	if !hd.watched && r.needsTime() {
+		hd.watched = true
+		h.watch.add(hd)
+	}
+}
+
+// finish does what an event left: it answers producers and asks for a tick.
+func (h *Host) finish(out *outcome) {
+	if len(out.done) > 0 {
+		now := h.now()
+		for _, c := range out.done {
+			h.counts.pending.Add(-1)
+			if c.err != nil {
+				h.counts.refused.Add(1)
+			} else if c.at != 0 {
+				h.noteCommit(now - c.at)
+			}
+			c.done(c.result, c.err)
+		}
+		clear(out.done)
+		out.done = out.done[:0]
+	}
+	if out.tick {
+		out.tick = false
+		if h.asked.CompareAndSwap(false, true) {
+			h.cfg.Coordinator.RequestTick()
+		}
+	}
+}
+
+// noteCommit keeps a moving average over about the last 16 commits. Concurrent updates may lose one.
+func (h *Host) noteCommit(d time.Duration) {
+	old := h.counts.commitNanos.Load()
+	h.counts.commitNanos.Store(old + (int64(d)-old)/16)
+}
+
+// Append takes a batch for a partition whose primary is here and calls done once, from any goroutine: with where it is
+// once it is committed, or with the error for which it was refused. done must not block. Append itself may block for
+// Config.AppendWait while too much is in flight.
+//
+// Errors: NotPrimary; Unavailable (too few in-sync replicas, no tick yet; with reason OUTCOME_UNKNOWN the batch may be
+// appended yet); Exhausted with a delay, or for good when the disk is full; NotFound UNKNOWN_STREAM; Conflict
+// OUT_OF_SEQUENCE, UNKNOWN_PRODUCER or DUPLICATE_SEQUENCE; Invalid, TooLarge, Corrupted for the batch itself.
+// After NotPrimary the batch may have been appended too; a producer sends it again with its sequence number.
+func (h *Host) Append(req AppendRequest, done func(AppendResult, error)) {
+	h.counts.pending.Add(1)
+	refuse := func(err error) {
+		h.counts.pending.Add(-1)
+		h.counts.refused.Add(1)
+		done(AppendResult{}, err)
+	}
+	hd := h.slot(req.Partition)
+	if hd == nil {
+		refuse(fault.New(fault.NotPrimary, "partition %d isn't on this node; retry", req.Partition))
+		return
+	}
+	if err := h.writeError(); err != nil {
+		refuse(err)
+		return
+	}
+	b := req.Batch
+	if err := checkBatch(b, h.cfg.MaxBatchBytes); err != nil {
+		refuse(err)
+		return
+	}
+	if err := h.flight.acquire(h.stopCtx, hd, int64(len(b.Payload))); err != nil {
+		refuse(err)
+		return
+	}
+	q := &appendReq{
+		header: header{
+			stream: req.Stream, count: b.Count, producer: b.ProducerId, sequence: b.Sequence, compression: b.Compression,
+			uncompressed: b.UncompressedBytes, payloadLen: uint32(len(b.Payload)), payloadCRC: b.Crc32C,
+		},
+		payload: b.Payload, seen: req.SeenTick, wall: h.cfg.Now().UnixMicro(), done: done,
+	}
+	var out outcome
+	hd.mu.Lock()
+	if hd.gone || h.stopped.Load() {
+		hd.mu.Unlock()
+		h.flight.release(hd, int64(len(b.Payload)))
+		refuse(fault.New(fault.NotPrimary, "partition %d isn't on this node any more; retry", req.Partition))
+		return
+	}
+	h.counts.appends.Add(1)
+	h.counts.appendBytes.Add(int64(len(b.Payload)))
+	hd.r.append(h.now(), q)
+	h.settle(hd, &out)
+	hd.mu.Unlock()
+	h.finish(&out)
+}
+
+// checkBatch refuses what can't be stored.
+func checkBatch(b *millracev1.Batch, limit int) error {
+	switch {
+	case b == nil || b.Count == 0 || len(b.Payload) == 0:
+		return fault.New(fault.Invalid, "a batch without records")
+	case len(b.Payload) > limit || int64(b.UncompressedBytes) > 4*int64(limit):
+		return fault.New(fault.TooLarge, "a batch of %d bytes, %d uncompressed; at most %d are taken, send smaller ones",
+			len(b.Payload), b.UncompressedBytes, limit)
+	case b.Count > b.UncompressedBytes:
+		return fault.New(fault.Invalid, "a batch of %d records in %d bytes", b.Count, b.UncompressedBytes)
+	case b.Compression == millracev1.Compression_COMPRESSION_NONE && int(b.UncompressedBytes) != len(b.Payload):
+		return fault.New(fault.Invalid, "a batch of %d bytes that isn't compressed says it has %d", len(b.Payload), b.UncompressedBytes)
+	case b.Compression < 0 || b.Compression > millracev1.Compression_COMPRESSION_ZSTD:
+		return fault.New(fault.Unsupported, "compression %d isn't known here", b.Compression)
+	case b.ProducerId == 0 && b.Sequence != 0 || b.ProducerId != 0 && b.Sequence == 0:
+		return fault.New(fault.Invalid, "a batch has a producer id and a sequence from 1, or neither; got %d and %d", b.ProducerId, b.Sequence)
+	}
+	if sum := record.Checksum(b.Payload); sum != b.Crc32C {
+		return fault.New(fault.Corrupted, "the batch was damaged on its way: its checksum is %08x, not %08x; send it again", sum, b.Crc32C)
+	}
+	return nil
+}
+
+// writeError tells why nothing can be written.
+func (h *Host) writeError() error {
+	if h.stopped.Load() {
+		return fault.New(fault.Unavailable, "this node is stopping; retry at another")
+	}
+	if err := h.broken.Load(); err != nil {
+		return *err
+	}
+	if err := h.refused.Load(); err != nil {
+		return *err
+	}
+	return h.store.Healthy()
+}
+
+// written passes on that groups of writes are on disk.
+func (h *Host) written(group []groupEnd) {
+	var out outcome
+	h.counts.groups.Add(1)
+	now := h.now()
+	for _, g := range group {
+		h.event(g.hd, &out, func(r *replica) { r.written(now, g.op) })
+		h.finish(&out)
+	}
+}
+
+func (h *Host) writesRefused(err error) {
+	if err == nil {
+		h.log.Info("the log is written again")
+		h.refused.Store(nil)
+		return
+	}
+	if h.refused.Swap(&err) == nil {
+		h.log.Warn("the log can't be written for now; appends are refused", "error", err)
+	}
+}
+
+func (h *Host) writesBroken(err error) {
+	h.log.Error("the log can't be written any more; appends are refused, reads go on", "error", err)
+	h.broken.Store(&err)
+	h.abort(err)
+}
+
+// abort refuses all appends that wait.
+func (h *Host) abort(err error) {
+	h.all(func(hd *hosted) {
+		h.do(hd, func(r *replica) { r.abort(err) })
+	})
+}
+
+// Run works until ctx ends. When it returns, every append was answered.
+func (h *Host) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() { h.writer.run(ctx) })
+	wg.Go(func() { h.closed.run(ctx) })
+	wg.Go(func() { h.caller.run(ctx, h) })
+	wg.Go(func() { h.watch.run(ctx, h) })
+	wg.Go(func() { h.retain(ctx) })
+	h.links.run(ctx, h)
+	<-ctx.Done()
+	h.servingMu.Lock()
+	h.stopped.Store(true)
+	h.servingMu.Unlock()
+	h.stop()
+	h.links.wait()
+	wg.Wait()
+	h.serving.Wait()
+	h.abort(fault.New(fault.Unavailable, "this node is stopping; whether the batch was appended isn't known, retry at another").
+		WithReason("OUTCOME_UNKNOWN"))
+	return nil
+}
+
+// Configure takes each published state, in Raft order: it makes and removes replicas, promotes and demotes them, and
+// drops the logs of dropped streams. st must not change afterwards.
+func (h *Host) Configure(st *internalv1.ClusterState) {
+	h.confMu.Lock()
+	defer h.confMu.Unlock()
+	last := h.state
+	h.state = st
+	newCatalog := last == nil || !slices.Equal(last.Streams, st.Streams) || last.NextObjectId != st.NextObjectId || last.Replicas != st.Replicas
+	if newCatalog {
+		h.cat = makeCatalog(st)
+	}
+	h.resize(len(st.Partitions))
+	var out outcome
+	for _, cfg := range st.Partitions {
+		if newCatalog || last == nil || int(cfg.Id) >= len(last.Partitions) || last.Partitions[cfg.Id] != cfg {
+			h.configure(cfg, &out)
+		}
+	}
+	h.primaries = h.primaries[:0]
+	h.all(func(hd *hosted) {
+		hd.mu.Lock()
+		if hd.r.role == RolePrimary {
+			h.primaries = append(h.primaries, hd)
+		}
+		hd.mu.Unlock()
+	})
+	h.shareCache()
+	h.links.reconcile(h.wantedPeers(st))
+	n := 0
+	for n < len(h.early) && h.early[n].index <= st.Index {
+		h.tick(h.early[n], &out)
+		n++
+	}
+	h.early = append(h.early[:0], h.early[n:]...)
+	h.finish(&out)
+}
+
+func makeCatalog(st *internalv1.ClusterState) *catalog {
+	c := &catalog{streams: make(map[ids.StreamID]*internalv1.StreamDef, len(st.Streams)), next: ids.StreamID(st.NextObjectId), target: int(st.Replicas)}
+	for _, s := range st.Streams {
+		c.streams[ids.StreamID(s.Stream.Id)] = s
+		c.next = max(c.next, ids.StreamID(s.Stream.Id)+1)
+	}
+	return c
+}
+
+// resize makes room for n partitions. The slots are replaced as a whole, since readers take no lock.
+func (h *Host) resize(n int) {
+	if old := *h.slots.Load(); len(old) < n {
+		slots := make([]*hosted, n)
+		copy(slots, old)
+		h.slots.Store(&slots)
+	}
+}
+
+func (h *Host) setSlot(p ids.PartitionID, hd *hosted) {
+	slots := slices.Clone(*h.slots.Load())
+	slots[p] = hd
+	h.slots.Store(&slots)
+}
+
+func (h *Host) configure(cfg *internalv1.PartitionConfig, out *outcome) {
+	p := ids.PartitionID(cfg.Id)
+	hd := h.slot(p)
+	if !slices.Contains(cfg.Replicas, string(h.cfg.Node)) {
+		if hd != nil {
+			h.remove(hd, cfg, out)
+		}
+		return
+	}
+	if hd == nil {
+		hd = h.newHosted(p)
+		h.setSlot(p, hd)
+	}
+	h.event(hd, out, func(r *replica) {
+		r.cat = h.cat
+		role, epoch := r.role, r.epoch()
+		r.configure(h.now(), cfg)
+		for s := range r.streams {
+			if h.cat.dropped(s) {
+				r.dropStream(s)
+			}
+		}
+		if r.role == RolePrimary && (role != RolePrimary || epoch != r.epoch()) {
+			h.links.connect(r)
+		}
+	})
+}
+
+func (h *Host) newHosted(p ids.PartitionID) *hosted {
+	return &hosted{r: newReplica(p, h.cfg.Node, h.boot, &h.opt, h.loadProducer(p), h.cfg.ProducerCache)}
+}
+
+// remove deletes a replica that isn't assigned to this node any more. An older configuration than the replica knows,
+// from a Raft log that still catches up, removes nothing.
+func (h *Host) remove(hd *hosted, cfg *internalv1.PartitionConfig, out *outcome) {
+	removed := false
+	h.event(hd, out, func(r *replica) {
+		if ids.Epoch(cfg.Epoch) < r.epoch() {
+			return
+		}
+		removed = true
+		r.stepDown(r.moved())
+		r.role, r.leader = RoleNone, ""
+		lo, hi := partitionRange(r.id)
+		r.write(mutation{key: lo, hi: hi})
+	})
+	if removed {
+		hd.mu.Lock()
+		hd.gone = true
+		hd.mu.Unlock()
+		h.setSlot(hd.r.id, nil)
+		h.log.Info("removed a replica that this node doesn't hold any more", "partition", hd.r.id, "epoch", cfg.Epoch)
+	}
+}
+
+// wantedPeers are the nodes that hold other replicas of the partitions whose primary is here.
+func (h *Host) wantedPeers(st *internalv1.ClusterState) map[ids.NodeID]bool {
+	out := map[ids.NodeID]bool{}
+	for _, hd := range h.primaries {
+		if int(hd.r.id) >= len(st.Partitions) {
+			continue
+		}
+		for _, id := range st.Partitions[hd.r.id].Replicas {
+			if ids.NodeID(id) != h.cfg.Node {
+				out[ids.NodeID(id)] = true
+			}
+		}
+	}
+	return out
+}
+
+// shareCache divides the memory for recent batches among the logs.
+func (h *Host) shareCache() {
+	logs := int64(max(1, len(h.primaries)) * max(1, len(h.cat.streams)))
+	h.opt.recentBytes.Store(h.cfg.CacheBytes / logs)
+}
+
+// Tick says that tick t was issued when the leader had applied raftIndex. The host keeps it until Configure has reached
+// that index. Ticks rise.
+func (h *Host) Tick(t ids.Tick, raftIndex uint64) {
+	h.confMu.Lock()
+	defer h.confMu.Unlock()
+	e := earlyTick{t, raftIndex}
+	if h.state == nil || raftIndex > h.state.Index || len(h.early) > 0 {
+		if len(h.early) == maxEarlyTicks {
+			h.early = append(h.early[:0], h.early[1:]...)
+		}
+		h.early = append(h.early, e)
+		return
+	}
+	var out outcome
+	h.tick(e, &out)
+	h.finish(&out)
+}
+
+// tick gives a tick to every primary here. confMu is held.
+func (h *Host) tick(e earlyTick, out *outcome) {
+	h.asked.Store(false)
+	now := h.now()
+	for _, hd := range h.primaries {
+		hd.mu.Lock()
+		if !hd.gone {
+			hd.r.tick(now, e.tick, e.index)
+			h.settle(hd, out)
+		}
+		hd.mu.Unlock()
+	}
+}
+
+// OnClosed registers fn, which is called for each tick that a partition whose primary is here closes, in order for each
+// partition; of several that close at once only the highest. Call it before Run. fn must not block.
+func (h *Host) OnClosed(fn func(Closing)) { h.closed.fns = append(h.closed.fns, fn) }
+
+// Closed returns the highest tick that a partition has closed here; false when the primary isn't here, or hasn't closed
+// one yet.
+func (h *Host) Closed(p ids.PartitionID) (ids.Tick, bool) {
+	hd := h.slot(p)
+	if hd == nil {
+		return 0, false
+	}
+	hd.mu.Lock()
+	defer hd.mu.Unlock()
+	ps := &hd.r.primary
+	return ps.closed, ps.hasClosed && hd.r.role == RolePrimary
+}
+
+// Load returns how busy the log is.
+func (h *Host) Load() Load {
+	return Load{
+		Appends: uint64(h.counts.appends.Load()), AppendBytes: uint64(h.counts.appendBytes.Load()),
+		Refused: uint64(h.counts.refused.Load()), Groups: uint64(h.counts.groups.Load()),
+		PendingAppends: h.counts.pending.Load(), PendingBytes: h.flight.inUse(),
+		CommitTime: time.Duration(h.counts.commitNanos.Load()),
+	}
+}

@@ -1,0 +1,238 @@
+package stage
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/plan"
+	"github.com/millrace/millrace/proto/internalv1"
+	"github.com/millrace/millrace/record"
+	"github.com/millrace/millrace/storage"
+)
+
+const benchPartitions = 8
+
+// benchLog is n records of about 100 bytes in batches of 64 KiB, spread over the partitions, with the given number of keys.
+func benchLog(n, keys int, tick ids.Tick) *memLogs {
+	l := newMemLogs(benchPartitions)
+	rng := rand.New(rand.NewPCG(1, 1))
+	pad := "abcdefghijklmnopqrstuvwxyzabcdefghij"
+	for i, p := 0, 0; i < n; p = (p + 1) % benchPartitions {
+		var b record.BatchBuilder
+		for ; i < n && b.Bytes() < 64<<10; i++ {
+			v := fmt.Sprintf(`{"k":"key%07d","n":%d,"ts":%d,"pad":"%s"}`, rng.IntN(keys), i%1000, 1_700_000_000_000_000+int64(i), pad)
+			b.Add(nil, false, []byte(v))
+		}
+		l.appendRaw(ids.PartitionID(p), tick, uint32(b.Count()), slices.Clone(b.Payload()))
+	}
+	return l
+}
+
+// benchNode runs one view on one node with its state on disk.
+func benchNode(b *testing.B, l *memLogs, views []testView, created ids.Tick) (*Runtime, func()) {
+	o := storage.DefaultOptions()
+	o.Logger = quiet()
+	store, err := storage.OpenState(b.TempDir(), o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	cfg := DefaultConfig()
+	cfg.NodeID, cfg.Workers = "n0", runtime.GOMAXPROCS(0)
+	rt, err := New(cfg, Deps{Store: store, Logs: l, Logger: quiet(), Peers: peersFunc(func(ids.NodeID) (grpc.ClientConnInterface, error) { return nil, nil })})
+	if err != nil {
+		b.Fatal(err)
+	}
+	st := &internalv1.ClusterState{
+		Version: 1, ClusterId: "bench", Index: 1, PartitionCount: benchPartitions,
+		Streams: []*internalv1.StreamDef{{Stream: streamDef(), CreatedTick: 1}},
+	}
+	for p := range benchPartitions {
+		st.Partitions = append(st.Partitions, &internalv1.PartitionConfig{Id: uint32(p), Epoch: 1, Primary: "n0", Replicas: []string{"n0"}})
+	}
+	for i, v := range views {
+		raw, err := plan.Marshal(v.plan)
+		if err != nil {
+			b.Fatal(err)
+		}
+		st.Views = append(st.Views, &internalv1.ViewDef{Id: uint64(100 + i), Name: v.name, Plan: raw, CreatedTick: uint64(created)})
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- rt.Run(ctx) }()
+	rt.Configure(st)
+	return rt, func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+		if err := store.Close(); err != nil {
+			b.Error(err)
+		}
+	}
+}
+
+func closeAll(rt *Runtime, tick ids.Tick, data []StreamTick) {
+	for p := range benchPartitions {
+		rt.OnClosed(Closing{Partition: ids.PartitionID(p), Epoch: 1, Tick: tick, Data: data})
+	}
+}
+
+func allParts() []ids.PartitionID {
+	out := make([]ids.PartitionID, benchPartitions)
+	for i := range out {
+		out[i] = ids.PartitionID(i)
+	}
+	return out
+}
+
+// cpuTime is what the process has used so far.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkBackfill is a view's history, read from a log that is there.
+func BenchmarkBackfill(b *testing.B) {
+	for _, bc := range []struct {
+		view testView
+		keys int
+	}{{windows(false), 10}, {windows(false), 1_000_000}, {perKey(), 10}, {filtered(), 10}} {
+		b.Run(fmt.Sprintf("%s/keys=%d", bc.view.name, bc.keys), func(b *testing.B) {
+			const n = 2_000_000
+			l := benchLog(n, bc.keys, 10)
+			v := bc.view
+			if v.name == "windows" { // one window for all, as the records' times lie within seconds
+				for i := range v.plan.Stages[0].Ops {
+					if t := v.plan.Stages[0].Ops[i].Tumble; t != nil {
+						t.Size = 3_600_000_000
+					}
+				}
+			}
+			b.ResetTimer()
+			for range b.N {
+				b.StopTimer()
+				rt, stop := benchNode(b, l, []testView{v}, 10)
+				cpu := cpuTime()
+				b.StartTimer()
+				began := time.Now()
+				closeAll(rt, 20, nil)
+				if _, err := rt.BeginRead(context.Background(), 100, allParts(), 20); err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(n/time.Since(began).Seconds(), "records/s")
+				b.ReportMetric(float64((cpuTime()-cpu).Nanoseconds())/n, "cpu-ns/record")
+				b.StopTimer()
+				if got, want := countRows(b, rt, v.name), int64(n); v.name != "filtered" && got != want || got < want/3 {
+					b.Fatalf("the view has counted %d records of %d", got, want)
+				}
+				stop()
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// countRows adds up what the view has counted; the number of its rows, if it counts nothing.
+func countRows(b *testing.B, rt *Runtime, name string) (n int64) {
+	col := map[string]int{"windows": 2, "per_key": 1}
+	for _, p := range allParts() {
+		err := rt.Read(context.Background(), 100, p, 20, nil, func(d *record.Delta) error {
+			c, counts := col[name]
+			for i := range d.N {
+				if counts {
+					n += d.Cols[c].Ints[i]
+				} else {
+					n += d.Weight(i)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	return n
+}
+
+// BenchmarkLive is 10,000 records a second in ticks of 2 ms: what it costs, and how long from closed to readable.
+func BenchmarkLive(b *testing.B) {
+	for _, count := range []int{1, 10} {
+		b.Run(fmt.Sprintf("views=%d", count), func(b *testing.B) {
+			l := newMemLogs(benchPartitions)
+			views := make([]testView, count)
+			for i := range views {
+				views[i] = perKey()
+			}
+			rt, stop := benchNode(b, l, views, 10)
+			defer stop()
+			closeAll(rt, 20, nil)
+			var last atomic.Uint64
+			subs, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			for p := range benchPartitions {
+				go func() {
+					_ = rt.Subscribe(subs, 100, ids.PartitionID(p), 10, func(t ids.Tick, d *record.Delta) error {
+						last.Store(max(last.Load(), uint64(t)))
+						return nil
+					})
+				}()
+			}
+			const seconds = 3
+			began, cpu := time.Now(), cpuTime()
+			var lat []time.Duration
+			tick := ids.Tick(1000)
+			for i := range seconds * 500 {
+				tick += 2000
+				for r := range 4 {
+					p := ids.PartitionID((i*4 + r) % benchPartitions)
+					l.append(p, tick, []event{{k: fmt.Sprint("k", i%10), n: 1, ts: int64(tick)}, {k: fmt.Sprint("k", r), n: 1, ts: int64(tick)},
+						{k: "a", n: 1, ts: int64(tick)}, {k: "b", n: 1, ts: int64(tick)}, {k: "c", n: 1, ts: int64(tick)}})
+				}
+				closed := time.Now()
+				closeAll(rt, tick, []StreamTick{{testStream, tick}})
+				if i%50 == 0 {
+					if _, err := rt.BeginRead(context.Background(), 100, allParts(), tick); err != nil {
+						b.Fatal(err)
+					}
+					lat = append(lat, time.Since(closed))
+				}
+				time.Sleep(time.Until(began.Add(time.Duration(i+1) * 2 * time.Millisecond)))
+			}
+			slices.Sort(lat)
+			b.ReportMetric(float64(cpuTime()-cpu)/float64(time.Since(began))*100, "%cpu")
+			b.ReportMetric(float64(lat[len(lat)/2].Microseconds()), "p50-us")
+			b.ReportMetric(float64(lat[len(lat)*99/100].Microseconds()), "p99-us")
+		})
+	}
+}
+
+// BenchmarkIdle is what ten views cost when nothing is appended and a tick comes each 100 ms.
+func BenchmarkIdle(b *testing.B) {
+	l := newMemLogs(benchPartitions)
+	views := make([]testView, 10)
+	for i := range views {
+		views[i] = windows(i%2 == 0)
+	}
+	rt, stop := benchNode(b, l, views, 10)
+	defer stop()
+	tick := ids.Tick(1_000_000_000)
+	closeAll(rt, tick, nil)
+	began, cpu := time.Now(), cpuTime()
+	for i := range 20 {
+		tick += 100_000
+		closeAll(rt, tick, nil)
+		time.Sleep(time.Until(began.Add(time.Duration(i+1) * 100 * time.Millisecond)))
+	}
+	b.ReportMetric(float64(cpuTime()-cpu)/float64(time.Since(began))*100, "%cpu")
+}

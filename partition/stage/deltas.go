@@ -1,0 +1,238 @@
+package stage
+
+import (
+	"encoding/binary"
+	"slices"
+	"sort"
+
+	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/record"
+	"github.com/millrace/millrace/storage"
+)
+
+// tickDelta is a target's output delta of one tick, encoded by record.MarshalDelta.
+type tickDelta struct {
+	tick ids.Tick
+	raw  []byte
+}
+
+// deltaLog keeps a target's output deltas for as long as the retention says: the newest in memory, all of them in the
+// state store, in blocks of what was flushed together. A block's key is its last tick.
+type deltaLog struct {
+	view   ids.StreamID
+	p      ids.PartitionID
+	floor  ids.Tick    // the deltas of all ticks above are here
+	recent []tickDelta // in order
+	stored int         // of recent, how many are in blocks too
+	memory int         // bytes of recent
+	blocks []deltaBlock
+	disk   int64 // bytes of blocks
+
+	// between write and written
+	added   deltaBlock
+	dropped int // of blocks
+}
+
+// recentOverhead is what a delta in memory takes besides its bytes.
+const recentOverhead = 48
+
+type deltaBlock struct {
+	last  ids.Tick
+	bytes int64
+}
+
+// add keeps the delta of tick, the highest so far.
+func (l *deltaLog) add(tick ids.Tick, d *record.Delta) {
+	raw := record.MarshalDelta(nil, d)
+	l.recent = append(l.recent, tickDelta{tick, raw})
+	l.memory += len(raw) + recentOverhead
+}
+
+// write adds a block with what isn't stored yet to a batch, and the deletion of the blocks that lie further back from
+// done than retain, or are too many for maxBytes. The oldest are left until there is more to delete than a trifle.
+func (l *deltaLog) write(b *storage.Batch, done, retain ids.Tick, maxBytes int64) {
+	l.added, l.dropped = deltaBlock{}, 0
+	if l.stored < len(l.recent) {
+		var block []byte
+		for _, d := range l.recent[l.stored:] {
+			block = binary.BigEndian.AppendUint64(block, uint64(d.tick))
+			block = binary.AppendUvarint(block, uint64(len(d.raw)))
+			block = append(block, d.raw...)
+		}
+		l.added = deltaBlock{l.recent[len(l.recent)-1].tick, int64(len(block))}
+		b.Set(l.key(l.added.last), block)
+	}
+	disk := l.disk + l.added.bytes
+	if len(l.blocks) == 0 || disk <= maxBytes && done < l.blocks[0].last+retain+retain/8 {
+		return
+	}
+	for l.dropped < len(l.blocks) && (l.blocks[l.dropped].last+retain <= done || disk > maxBytes) {
+		disk -= l.blocks[l.dropped].bytes
+		l.dropped++
+	}
+	if l.dropped > 0 {
+		lo, _ := storage.StateRange(l.view, l.p, spaceDeltas)
+		b.DeleteRange(lo, l.key(l.blocks[l.dropped-1].last+1))
+	}
+}
+
+// floorAfter is what floor will be when the batch of write is committed.
+func (l *deltaLog) floorAfter() ids.Tick {
+	if l.dropped == 0 {
+		return l.floor
+	}
+	return l.blocks[l.dropped-1].last
+}
+
+// written notes that the batch of write was committed.
+func (l *deltaLog) written() {
+	l.floor = l.floorAfter()
+	if l.added.bytes > 0 {
+		l.blocks = append(l.blocks, l.added)
+		l.disk += l.added.bytes
+		l.stored = len(l.recent)
+	}
+	for _, b := range l.blocks[:l.dropped] {
+		l.disk -= b.bytes
+	}
+	l.blocks = slices.Delete(l.blocks, 0, l.dropped)
+	n := 0
+	for n < l.stored && l.recent[n].tick <= l.floor {
+		n++
+	}
+	l.drop(n)
+	l.added, l.dropped = deltaBlock{}, 0
+}
+
+// drop lets go of the n oldest deltas in memory.
+func (l *deltaLog) drop(n int) {
+	for _, d := range l.recent[:n] {
+		l.memory -= len(d.raw) + recentOverhead
+	}
+	l.recent = slices.Delete(l.recent, 0, n)
+	l.stored -= n
+}
+
+func (l *deltaLog) key(last ids.Tick) []byte {
+	return storage.StateKey(l.view, l.p, spaceDeltas, binary.BigEndian.AppendUint64(nil, uint64(last)))
+}
+
+// forget lets go of the oldest stored deltas in memory beyond limit bytes.
+func (l *deltaLog) forget(limit int) {
+	n, memory := 0, l.memory
+	for n < l.stored && memory > limit {
+		memory -= len(l.recent[n].raw) + recentOverhead
+		n++
+	}
+	if n > 0 {
+		l.drop(n)
+	}
+}
+
+// load finds the blocks in the store.
+func (l *deltaLog) load(r storage.Reader) error {
+	lo, hi := storage.StateRange(l.view, l.p, spaceDeltas)
+	it, err := r.Iter(lo, hi)
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		_, _, _, suffix, good := storage.ParseStateKey(it.Key())
+		if !good || len(suffix) != 8 {
+			_ = it.Close()
+			return fault.New(fault.Corrupted, "view %d, partition %d: a stored delta has a malformed key", l.view, l.p)
+		}
+		n := int64(len(it.Value()))
+		l.blocks = append(l.blocks, deltaBlock{ids.Tick(binary.BigEndian.Uint64(suffix)), n})
+		l.disk += n
+	}
+	return it.Close()
+}
+
+// notRetained is the error for a tick whose deltas are gone.
+func (l *deltaLog) notRetained(after ids.Tick) error {
+	return fault.New(fault.NotFound, "tick %d is no longer retained in partition %d; the oldest is %d, read a newer one or start afresh",
+		after, l.p, l.floor).WithReason(ReasonTickNotRetained)
+}
+
+// between returns up to maxBytes of the encoded deltas of ticks in (after, upto], in order, and whether that is all of
+// them. The slices must not be changed. r sees at least what was flushed so far.
+func (l *deltaLog) between(r storage.Reader, after, upto ids.Tick, maxBytes int) (out []tickDelta, all bool, err error) {
+	if after < l.floor {
+		return nil, false, l.notRetained(after)
+	}
+	size := 0
+	take := func(d tickDelta) bool {
+		if d.tick > upto {
+			return false
+		}
+		if size > 0 && size+len(d.raw) > maxBytes {
+			all = false
+			return false
+		}
+		if d.tick > after {
+			out = append(out, d)
+			size += len(d.raw)
+		}
+		return true
+	}
+	all = true
+	if len(l.blocks) > 0 && (len(l.recent) == 0 || after+1 < l.recent[0].tick) {
+		below := upto
+		if len(l.recent) > 0 {
+			below = min(upto, l.recent[0].tick-1)
+		}
+		if after < below {
+			more, err := l.readBlocks(r, after, below, take)
+			if err != nil || !more {
+				return out, all, err
+			}
+		}
+	}
+	i := sort.Search(len(l.recent), func(i int) bool { return l.recent[i].tick > after })
+	for _, d := range l.recent[i:] {
+		if !take(d) {
+			break
+		}
+	}
+	return out, all, nil
+}
+
+// readBlocks hands the stored deltas of ticks in (after, below] to take.
+func (l *deltaLog) readBlocks(r storage.Reader, after, below ids.Tick, take func(tickDelta) bool) (more bool, err error) {
+	_, hi := storage.StateRange(l.view, l.p, spaceDeltas)
+	it, err := r.Iter(l.key(after+1), hi)
+	if err != nil {
+		return false, err
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		block := append([]byte(nil), it.Value()...)
+		for len(block) > 0 {
+			d, rest, err := cutDelta(block)
+			if err != nil {
+				_ = it.Close()
+				return false, err
+			}
+			block = rest
+			if d.tick > below {
+				return true, it.Close()
+			}
+			if !take(d) {
+				return false, it.Close()
+			}
+		}
+	}
+	return true, it.Close()
+}
+
+func cutDelta(block []byte) (d tickDelta, rest []byte, err error) {
+	if len(block) > 8 {
+		n, w := binary.Uvarint(block[8:])
+		if w > 0 && n <= uint64(len(block)-8-w) {
+			end := 8 + w + int(n)
+			return tickDelta{ids.Tick(binary.BigEndian.Uint64(block)), block[8+w : end : end]}, block[end:], nil
+		}
+	}
+	return d, nil, fault.New(fault.Corrupted, "a stored output delta of a view is cut short")
+}

@@ -1,0 +1,89 @@
+package stage
+
+import (
+	"sync/atomic"
+
+	"github.com/millrace/millrace/internal/ids"
+)
+
+// feed is a group's subscription to one source partition, on this node or another. It is made anew whenever the source's
+// primary or epoch changes or the connection broke; steps of an old one are dropped.
+type feed struct {
+	group  *group
+	src    int // of the group's sources
+	p      ids.PartitionID
+	node   ids.NodeID
+	epoch  ids.Epoch
+	id     uint64 // on its link
+	pos    position
+	window int64
+
+	targets []ids.PartitionID
+	stops   []ids.Offset // see Attach
+	durable ids.Offset   // as of when it was opened
+
+	reader *reader      // on this node
+	link   *link        // to another node
+	owed   atomic.Int64 // credit not yet sent
+	closed atomic.Bool
+}
+
+// release gives credit back to the source.
+func (f *feed) release(n int64) {
+	if f.closed.Load() {
+		return
+	}
+	if f.reader != nil {
+		f.reader.release(n)
+	} else if owed := f.owed.Add(n); owed >= f.window/4 && owed-n < f.window/4 {
+		f.link.poke(f)
+	}
+}
+
+// open puts a new feed in the place of the source's old one, at the position that the group has reached; nil when the
+// group has stopped. old, if not nil, must be the one that is there.
+func (g *group) open(src int, node ids.NodeID, epoch ids.Epoch, old *feed, l *link) *feed {
+	f := &feed{group: g, src: src, p: g.sources[src], node: node, epoch: epoch, window: g.rt.window(), link: l}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	in := &g.in[src]
+	if g.stopped || old != nil && in.feed != old {
+		return nil
+	}
+	f.pos, f.durable = in.received, in.durable
+	for _, t := range g.targets {
+		f.targets = append(f.targets, t.p)
+		if t.loaded.tick < g.view.created {
+			f.stops = append(f.stops, t.loaded.positions[src].offset)
+		}
+	}
+	g.window = min(g.window, f.window)
+	in.feed = f
+	return f
+}
+
+// feedOf returns the current feed of a source.
+func (g *group) feedOf(src int) *feed {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.in[src].feed
+}
+
+// lost forgets a feed that its source gave up.
+func (g *group) lost(f *feed) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.in[f.src].feed == f {
+		g.in[f.src].feed = nil
+	}
+}
+
+// newReaderFor makes the source's side of a feed on this node.
+func newReaderFor(f *feed) *reader {
+	g := f.group
+	r := newReader(f.targets, g.view.partitions, f.pos, f.window)
+	r.stops, r.durable = f.stops, f.durable
+	r.deliver = func(st *step, cost int64) { g.receive(f, st, cost) }
+	r.refused = func(string, bool) { g.lost(f) } // Configure, which stopped the source, opens the next one
+	return r
+}

@@ -1,0 +1,405 @@
+package stage
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+
+	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/record"
+	"github.com/millrace/millrace/storage"
+)
+
+// readRows is how many rows a read hands over at a time.
+const readRows = 1024
+
+// undoBytes bounds the encoded output deltas that a read takes back to reach an older tick.
+const undoBytes = 256 << 20
+
+// sharedSnapshot is the state store as of a target's last flush, for all readers that come before its rows change.
+type sharedSnapshot struct {
+	snap    *storage.Snapshot
+	changed uint64 // rowStore.changed when it was taken
+	refs    int
+}
+
+// find returns the target of a view's partition, or why there is none.
+func (rt *Runtime) find(id ids.StreamID, p ids.PartitionID) (*target, error) {
+	inv := rt.all.Load()
+	if inv.views == nil {
+		return nil, fault.New(fault.Unavailable, "this node is starting or stopping; retry")
+	}
+	v := inv.views[id]
+	if v == nil {
+		return nil, fault.SQL(fault.NotFound, "42P01", "view %d doesn't exist here", id)
+	}
+	if err := v.failure(); err != nil {
+		return nil, err
+	}
+	t := inv.find[viewPartition{id, p}]
+	if t == nil || t.group == nil {
+		return nil, fault.New(fault.NotPrimary, "partition %d of view %q is served by another node; retry", p, v.name)
+	}
+	return t, nil
+}
+
+// failure is the error of a view that has failed on this node, or nil.
+func (v *view) failure() error {
+	if reason := v.failed.Load(); reason != nil {
+		return fault.New(fault.Conflict, "view %q has failed: %s", v.name, *reason).WithReason(ReasonViewFailed)
+	}
+	return nil
+}
+
+// await waits until the target has done at least tick, and returns what it has done.
+func (t *target) await(ctx context.Context, tick ids.Tick) (ids.Tick, error) {
+	g := t.group
+	for {
+		if err := t.view.failure(); err != nil {
+			return 0, err
+		}
+		g.mu.Lock()
+		if g.stopped || t.stopped {
+			g.mu.Unlock()
+			if err := t.view.failure(); err != nil {
+				return 0, err
+			}
+			return 0, fault.New(fault.NotPrimary, "partition %d of view %q has moved; retry", t.p, t.view.name)
+		}
+		done := g.doneOf(t)
+		if done >= tick {
+			g.mu.Unlock()
+			return done, nil
+		}
+		more := g.watch()
+		g.mu.Unlock()
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return 0, fault.Wrap(kindOfContext(ctx), ctx.Err(), "view %q has come to tick %d in partition %d, not yet to %d",
+				t.view.name, done, t.p, tick)
+		}
+	}
+}
+
+func kindOfContext(ctx context.Context) fault.Kind {
+	if ctx.Err() == context.DeadlineExceeded {
+		return fault.Deadline
+	}
+	return fault.Canceled
+}
+
+// BeginRead waits until the view has done at least minTick, and its history, in each of the partitions, and returns for
+// each the tick that it has done. Any tick from the view's created_tick on up to that can be read as long as it is
+// retained.
+//
+// Errors: NotFound for an unknown view; NotPrimary when a partition isn't, or no longer, served here; Conflict with
+// reason VIEW_FAILED; Canceled and Deadline by ctx.
+func (rt *Runtime) BeginRead(ctx context.Context, view ids.StreamID, parts []ids.PartitionID, minTick ids.Tick) ([]ids.Tick, error) {
+	out := make([]ids.Tick, len(parts))
+	for i, p := range parts {
+		t, err := rt.find(view, p)
+		if err != nil {
+			return nil, err
+		}
+		if out[i], err = t.await(ctx, max(minTick, t.view.created)); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// Read hands the view's rows in a partition, exactly as of a tick, to fn, in batches of all the plan's output columns;
+// Weights is nil when all are 1. prefix, if any, is values of the leading key columns: only rows with these are read.
+// fn must not keep the delta. It waits for the tick.
+//
+// Errors: as BeginRead; NotFound with reason TICK_NOT_RETAINED when the tick lies too far back; those of fn.
+func (rt *Runtime) Read(ctx context.Context, view ids.StreamID, p ids.PartitionID, tick ids.Tick, prefix []record.Value, fn func(*record.Delta) error) error {
+	t, err := rt.find(view, p)
+	if err != nil {
+		return err
+	}
+	key, err := t.view.codec.prefixOf(prefix)
+	if err != nil {
+		return err
+	}
+	if _, err := t.await(ctx, max(tick, t.view.created)); err != nil {
+		return err
+	}
+	if tick < t.view.created {
+		return fault.New(fault.NotFound, "tick %d was before view %q, which begins at %d", tick, t.view.name, t.view.created).
+			WithReason(ReasonTickNotRetained)
+	}
+	if t.view.codec.layout == keyed && len(prefix) > 0 && len(prefix) == len(t.view.codec.key) {
+		return t.readPoint(tick, key, fn)
+	}
+	return t.scan(ctx, tick, key, fn)
+}
+
+// undo is what the output deltas of the ticks after the one that is read have changed, to be taken back.
+type undo struct {
+	// rows, by stored key: of layout keyed the row as it was, or -1 if it wasn't there; of layout weighted the weight
+	// that has come since.
+	rows map[string]int64
+	old  *record.Delta // rows that were there before, and aren't any more or are different
+
+}
+
+// later returns the encoded deltas after tick. Called with mu held.
+func (t *target) later(r storage.Reader, tick ids.Tick) ([]tickDelta, error) {
+	deltas, all, err := t.deltas.between(r, tick, maxTick, undoBytes)
+	if err == nil && !all {
+		err = t.deltas.notRetained(tick)
+	}
+	return deltas, err
+}
+
+// readPoint reads the row with a whole key: as it is now, taking back what changed it since the tick.
+func (t *target) readPoint(tick ids.Tick, key []byte, fn func(*record.Delta) error) error {
+	row := t.newRows()
+	t.mu.Lock()
+	later, err := t.later(t.rt.store, tick)
+	if err == nil {
+		err = t.gone()
+	}
+	if err == nil {
+		err = t.rows.get(key, row)
+	}
+	t.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	u, err := t.undo(later, func(k []byte) bool { return bytes.Equal(k, key) })
+	if err != nil {
+		return err
+	}
+	if at, ok := u.rows[string(key)]; ok {
+		row.Reset()
+		if at >= 0 {
+			row.AppendRow(u.old, int(at), 1)
+		}
+	}
+	if row.N == 0 {
+		return nil
+	}
+	return fn(row)
+}
+
+// gone tells whether the target was closed meanwhile. Called with mu held.
+func (t *target) gone() error {
+	if t.closed {
+		return fault.New(fault.NotPrimary, "partition %d of view %q has moved; retry", t.p, t.view.name)
+	}
+	return nil
+}
+
+// undo reads the deltas after a tick, for the stored keys that match.
+func (t *target) undo(later []tickDelta, match func(key []byte) bool) (*undo, error) {
+	c := t.view.codec
+	u := &undo{rows: map[string]int64{}, old: t.newRows()}
+	var key []byte
+	for _, td := range later {
+		d, err := record.UnmarshalDelta(td.raw, c.schema)
+		if err != nil {
+			return nil, err
+		}
+		if c.layout == keyed {
+			// The first delta that has the key tells: it takes the row away that was there at the tick, or there was none.
+			before := int64(u.old.N)
+			for pass := range 2 {
+				for i := range d.N {
+					if (d.Weight(i) < 0) != (pass == 0) {
+						continue
+					}
+					if key = c.appendKey(key[:0], d, i); !match(key) {
+						continue
+					}
+					if at, ok := u.rows[string(key)]; ok && (pass == 1 || at < before) {
+						continue
+					}
+					if pass == 1 {
+						u.rows[string(key)] = -1
+						continue
+					}
+					u.rows[string(key)] = int64(u.old.N)
+					u.old.AppendRow(d, i, 1)
+				}
+			}
+			continue
+		}
+		for i := range d.N {
+			if key = c.appendKey(key[:0], d, i); !match(key) {
+				continue
+			}
+			if _, ok := u.rows[string(key)]; !ok {
+				u.old.AppendRow(d, i, 1) // its weight is set when it is handed over
+			}
+			u.rows[string(key)] += d.Weight(i)
+		}
+	}
+	return u, nil
+}
+
+// acquire returns the newest snapshot; everything is stored before. Called with mu held.
+func (t *target) acquire() (*sharedSnapshot, error) {
+	if t.rows.dirty() {
+		if err := t.flush(); err != nil {
+			return nil, err
+		}
+	}
+	if s := t.snap; s != nil && s.refs > 0 && s.changed == t.rows.changed {
+		s.refs++
+		return s, nil
+	}
+	t.snap = &sharedSnapshot{snap: t.rt.store.Snapshot(), changed: t.rows.changed, refs: 1}
+	return t.snap, nil
+}
+
+func (t *target) releaseSnapshot(s *sharedSnapshot) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s.refs--; s.refs == 0 {
+		_ = s.snap.Close() // fails only if the store is closed, which has let go of it
+		if t.snap == s {
+			t.snap = nil
+		}
+	}
+}
+
+// scan reads all rows whose stored key begins with prefix.
+func (t *target) scan(ctx context.Context, tick ids.Tick, prefix []byte, fn func(*record.Delta) error) error {
+	c := t.view.codec
+	t.mu.Lock()
+	err := t.gone()
+	var snap *sharedSnapshot
+	if err == nil {
+		snap, err = t.acquire()
+	}
+	var later []tickDelta
+	if err == nil && c.layout != appended {
+		if later, err = t.later(snap.snap, tick); err != nil {
+			defer t.releaseSnapshot(snap)
+		}
+	} else if err == nil && tick < t.deltas.floor {
+		defer t.releaseSnapshot(snap)
+		err = t.deltas.notRetained(tick)
+	}
+	t.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	defer t.releaseSnapshot(snap)
+	u, err := t.undo(later, func(k []byte) bool { return bytes.HasPrefix(k, prefix) })
+	if err != nil {
+		return err
+	}
+	lo := storage.StateKey(t.view.id, t.p, spaceRows, prefix)
+	_, hi := prefixRange(lo)
+	if c.layout == appended {
+		hi = storage.StateKey(t.view.id, t.p, spaceRows, binary.BigEndian.AppendUint64(nil, uint64(tick)+1))
+	}
+	it, err := snap.snap.Iter(lo, hi)
+	if err != nil {
+		return err
+	}
+	s := &rowScan{codec: c, undo: u, out: t.newRows(), fn: fn, ctx: ctx}
+	if err := s.run(it); err != nil {
+		_ = it.Close()
+		return err
+	}
+	return it.Close()
+}
+
+// rowScan hands stored rows over, with later changes taken back.
+type rowScan struct {
+	ctx   context.Context
+	codec *rowCodec
+	undo  *undo
+	seen  map[string]bool // layout weighted: rows of undo that the store has
+	out   *record.Delta
+	fn    func(*record.Delta) error
+}
+
+func (s *rowScan) run(it *storage.Iter) error {
+	for ok := it.First(); ok; ok = it.Next() {
+		key := it.Key()[storage.StatePrefixLen:]
+		since, changed := s.undo.rows[string(key)]
+		if changed && s.codec.layout == keyed {
+			continue // comes below, if it was there
+		}
+		if err := s.codec.decode(key, it.Value(), s.out); err != nil {
+			return err
+		}
+		if changed {
+			if s.seen == nil {
+				s.seen = map[string]bool{}
+			}
+			s.seen[string(key)] = true
+			s.out.Weights[s.out.N-1] -= since
+		}
+		if err := s.hand(readRows); err != nil {
+			return err
+		}
+	}
+	if err := it.Error(); err != nil {
+		return err
+	}
+	var key []byte
+	for i := range s.undo.old.N {
+		key = s.codec.appendKey(key[:0], s.undo.old, i)
+		switch {
+		case s.codec.layout == keyed:
+			if s.undo.rows[string(key)] == int64(i) {
+				s.out.AppendRow(s.undo.old, i, 1)
+			}
+		case !s.seen[string(key)]:
+			s.out.AppendRow(s.undo.old, i, -s.undo.rows[string(key)])
+		}
+		if err := s.hand(readRows); err != nil {
+			return err
+		}
+	}
+	return s.hand(1)
+}
+
+// hand gives the collected rows to fn once there are at least n.
+func (s *rowScan) hand(n int) error {
+	if s.out.N < n {
+		return nil
+	}
+	if err := s.ctx.Err(); err != nil {
+		return fault.Wrap(kindOfContext(s.ctx), err, "a read of a view ended")
+	}
+	d := *s.out
+	d.Weights = simpleWeights(&d)
+	if d.N > 0 {
+		if err := s.fn(&d); err != nil {
+			return err
+		}
+	}
+	s.out.Reset()
+	return nil
+}
+
+// simpleWeights drops rows of weight 0 from d, which a taken-back change leaves, and returns nil if all others are 1.
+func simpleWeights(d *record.Delta) []int64 {
+	plain, zero := true, false
+	for _, w := range d.Weights {
+		plain = plain && w == 1
+		zero = zero || w == 0
+	}
+	if plain {
+		return nil
+	}
+	if zero {
+		rows := make([]int32, 0, d.N)
+		for i, w := range d.Weights {
+			if w != 0 {
+				rows = append(rows, int32(i))
+			}
+		}
+		*d = *gather(d, rows)
+	}
+	return d.Weights
+}

@@ -1,0 +1,349 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
+	internalv1 "github.com/millrace/millrace/proto/internalv1"
+)
+
+// Reasons of errors, stable.
+const (
+	ReasonTickNotRetained = "TICK_NOT_RETAINED"
+	ReasonViewFailed      = "VIEW_FAILED"
+)
+
+// Runtime is the view runtime of one node. All methods are safe for concurrent use; Configure and OnClosed are called
+// in the order of what they tell.
+type Runtime struct {
+	cfg   Config
+	store Store
+	logs  LogReader
+	peers Peers
+	log   *slog.Logger
+
+	ctx    context.Context // ends when the runtime stops
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup // goroutines besides the workers
+	sched  *scheduler
+	board  *board
+	look   chan struct{} // buffered: the board has news, or a view failed
+	dirty  atomic.Int64  // bytes in memory that aren't stored, of all targets
+	warm   atomic.Int64  // targets with a cache worth mentioning
+	feeds  atomic.Int64
+	locals atomic.Int64 // targets
+
+	// all is what the loops and readers look at, made anew when it changes; so are the outlets.
+	all     atomic.Pointer[inventory]
+	outlets atomic.Pointer[[]*outlet]
+
+	mu      sync.Mutex // Configure, and everything below
+	state   *internalv1.ClusterState
+	views   map[ids.StreamID]*view
+	sources map[viewPartition]*source
+	targets map[viewPartition]*target
+	groups  []*group
+	links   map[ids.NodeID]*link
+	held    map[ids.PartitionID]bool // partitions that have, or may have, state here
+	stopped bool
+}
+
+type viewPartition struct {
+	view ids.StreamID
+	p    ids.PartitionID
+}
+
+// inventory is an immutable list of what runs.
+type inventory struct {
+	clusterID string
+	primaries []ids.PartitionID // here
+	groups    []*group
+	targets   []*target
+	views     map[ids.StreamID]*view
+	find      map[viewPartition]*target
+	byStream  map[ids.StreamID]map[ids.PartitionID][]*source
+}
+
+// New returns a runtime without views. It does nothing before Run.
+func New(cfg Config, d Deps) (*Runtime, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if d.Store == nil || d.Logs == nil || d.Peers == nil || d.Logger == nil {
+		return nil, fault.New(fault.Invalid, "stage: Store, Logs, Peers and Logger must be given")
+	}
+	rt := &Runtime{
+		cfg: cfg, store: d.Store, logs: d.Logs, peers: d.Peers, log: d.Logger.With("part", "stage"),
+		sched: newScheduler(), board: newBoard(), look: make(chan struct{}, 1),
+		views: map[ids.StreamID]*view{}, sources: map[viewPartition]*source{}, targets: map[viewPartition]*target{},
+		links: map[ids.NodeID]*link{}, held: map[ids.PartitionID]bool{},
+	}
+	rt.ctx, rt.cancel = context.WithCancel(context.Background())
+	rt.all.Store(&inventory{})
+	rt.outlets.Store(&[]*outlet{})
+	return rt, nil
+}
+
+// Run executes views until ctx ends, then stores what isn't. Run or Close must be called once New succeeded.
+func (rt *Runtime) Run(ctx context.Context) error {
+	var workers sync.WaitGroup
+	wctx, stop := context.WithCancel(context.Background())
+	workers.Go(func() { rt.sched.run(wctx, rt.cfg.Workers) })
+	rt.lookAtBoard()
+	rt.loop(ctx)
+	rt.shut()
+	stop()
+	workers.Wait()
+	return rt.save()
+}
+
+// Close ends a runtime that doesn't run. Safe to call twice, and after Run.
+func (rt *Runtime) Close() { rt.shut() }
+
+// shut ends everything but the workers.
+func (rt *Runtime) shut() {
+	rt.mu.Lock()
+	rt.stopped = true
+	rt.cancel()
+	inv := *rt.all.Load()
+	inv.views, inv.find = nil, nil
+	rt.all.Store(&inv)
+	for _, s := range rt.sources {
+		s.stop("the node is stopping")
+	}
+	for _, g := range rt.groups {
+		rt.closeFeeds(g.stop())
+	}
+	rt.mu.Unlock()
+	rt.tasks.Wait()
+}
+
+// save stores what targets hold in memory.
+func (rt *Runtime) save() error {
+	var first error
+	for _, t := range rt.all.Load().targets {
+		t.mu.Lock()
+		if t.view.failed.Load() == nil {
+			if err := t.flush(); err != nil && first == nil {
+				first = err
+			}
+		}
+		t.mu.Unlock()
+		t.close()
+	}
+	return first
+}
+
+// loop looks at the board when there is news, and after the house now and then.
+func (rt *Runtime) loop(ctx context.Context) {
+	house := time.NewTicker(max(rt.cfg.FlushInterval/2, time.Millisecond))
+	defer house.Stop()
+	durable := time.NewTicker(rt.cfg.DurableInterval)
+	defer durable.Stop()
+	for turn := 1; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-rt.look:
+			rt.reap()
+			for _, g := range rt.all.Load().groups {
+				g.refresh(rt.board)
+			}
+		case now := <-house.C:
+			for _, t := range rt.all.Load().targets {
+				if err := t.house(now, turn%32 == 0); err != nil {
+					rt.failView(t.view, err)
+				}
+			}
+			turn++
+		case <-durable.C:
+			rt.makeDurable()
+		}
+	}
+}
+
+// lookAtBoard lets the groups see what partitions have closed.
+func (rt *Runtime) lookAtBoard() {
+	select {
+	case rt.look <- struct{}{}:
+	default:
+	}
+}
+
+// OnClosed tells that a partition whose primary is here has closed a tick; in tick order for each partition.
+func (rt *Runtime) OnClosed(c Closing) {
+	before, first := rt.board.closeHere(c)
+	inv := rt.all.Load()
+	for stream, parts := range inv.byStream {
+		news := first || slices.ContainsFunc(c.Data, func(d StreamTick) bool { return d.Stream == stream })
+		for _, s := range parts[c.Partition] {
+			if news || before < s.view.created {
+				rt.sched.wake(s)
+			}
+		}
+	}
+	rt.lookAtBoard()
+	for _, o := range *rt.outlets.Load() {
+		o.signal()
+	}
+}
+
+// failView stops a view on this node. It only marks it: it is called with all kinds of locks held.
+func (rt *Runtime) failView(v *view, err error) {
+	if rt.ctx.Err() != nil || errors.Is(err, fault.Of(fault.Canceled)) {
+		return
+	}
+	if v.fail(err) {
+		rt.log.Error("a view has failed on this node", "view", v.name, "error", err)
+		rt.lookAtBoard()
+	}
+}
+
+// reap takes down what failed views still have running.
+func (rt *Runtime) reap() {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	for k, s := range rt.sources {
+		if rt.views[k.view].failed.Load() != nil {
+			s.stop("the view has failed")
+		}
+	}
+	for _, g := range rt.groups {
+		if g.view.failed.Load() != nil {
+			rt.closeFeeds(g.stop())
+		}
+	}
+}
+
+func (rt *Runtime) clusterID() string { return rt.all.Load().clusterID }
+
+func (rt *Runtime) primariesHere() []ids.PartitionID { return rt.all.Load().primaries }
+
+// window is what a new feed may have under way, in bytes.
+func (rt *Runtime) window() int64 {
+	return min(max(rt.cfg.ExchangeBytes/max(1, rt.feeds.Load()), rt.cfg.FeedBytes), max(8<<20, rt.cfg.FeedBytes))
+}
+
+// share is a target's part of something that is limited for all of them.
+func (rt *Runtime) share(total int64) int {
+	return int(min(total/max(1, rt.locals.Load()), math.MaxInt32))
+}
+
+func (rt *Runtime) addOutlet(o *outlet) bool {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if !rt.stopped {
+		list := append(slices.Clone(*rt.outlets.Load()), o)
+		rt.outlets.Store(&list)
+	}
+	return !rt.stopped
+}
+
+func (rt *Runtime) removeOutlet(o *outlet) {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	list := slices.DeleteFunc(slices.Clone(*rt.outlets.Load()), func(x *outlet) bool { return x == o })
+	rt.outlets.Store(&list)
+}
+
+// sourceFor finds the source that another node asks for.
+func (rt *Runtime) sourceFor(v ids.StreamID, p ids.PartitionID, epoch ids.Epoch) (*source, error) {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	s := rt.sources[viewPartition{v, p}]
+	switch {
+	case s == nil:
+		return nil, fault.New(fault.NotPrimary, "exchange: view %d isn't read here in partition %d", v, p)
+	case s.epoch != epoch:
+		return nil, fault.New(fault.Stale, "exchange: partition %d is in epoch %d here, not %d", p, s.epoch, epoch)
+	}
+	return s, nil
+}
+
+// makeDurable lets logs be truncated: what is stored now survives a crash afterwards, so nobody will ask for what lies
+// below the stored positions.
+func (rt *Runtime) makeDurable() {
+	inv := rt.all.Load()
+	retained := false
+	for _, g := range inv.groups {
+		retained = retained || g.view.stream.RetentionUs > 0 || g.view.stream.RetentionBytes > 0
+	}
+	if !retained {
+		return
+	}
+	saved := make([][]cut, len(inv.groups))
+	for i, g := range inv.groups {
+		g.mu.Lock()
+		targets := g.targets // never changed in place
+		g.mu.Unlock()
+		for _, t := range targets {
+			t.mu.Lock()
+			saved[i] = append(saved[i], t.saved)
+			t.mu.Unlock()
+		}
+	}
+	if err := rt.store.Flush(); err != nil {
+		rt.log.Warn("the state store can't be flushed; logs are kept until it can", "error", err)
+		return
+	}
+	for i, g := range inv.groups {
+		if len(saved[i]) == 0 {
+			continue
+		}
+		g.setDurable(lowest(saved[i], len(g.sources)))
+	}
+}
+
+// setDurable tells the sources what will never be asked for again.
+func (g *group) setDurable(c cut) {
+	for src := range g.sources {
+		offset := c.positions[src].offset
+		g.mu.Lock()
+		in := &g.in[src]
+		f := in.feed
+		if offset <= in.durable || f == nil {
+			f = nil
+		} else {
+			in.durable = offset
+		}
+		g.mu.Unlock()
+		switch {
+		case f == nil:
+		case f.reader != nil:
+			f.reader.source.setDurable(f.reader, offset)
+		default:
+			f.link.durable(f, offset)
+		}
+	}
+}
+
+// LowWater returns the offset below which no view needs the log of a stream in a partition whose primary is here, and
+// whether any view reads the stream at all. Where this node isn't the primary it knows nothing and returns 0, true.
+func (rt *Runtime) LowWater(stream ids.StreamID, p ids.PartitionID) (ids.Offset, bool) {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	low, any := ids.Offset(math.MaxUint64), false
+	for id, v := range rt.views {
+		if v.streamID != stream {
+			continue
+		}
+		any = true
+		s := rt.sources[viewPartition{id, p}]
+		if s == nil {
+			return 0, true
+		}
+		low = min(low, s.lowWater())
+	}
+	if !any {
+		return 0, false
+	}
+	return low, true
+}

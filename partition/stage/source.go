@@ -1,0 +1,373 @@
+package stage
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace/millrace/dataflow"
+	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/record"
+)
+
+// source reads one partition's log for one view, on the partition's primary, and makes steps of it for its readers.
+// Readers at the same place share a scan, so that each record is decoded once for all of them.
+type source struct {
+	taskState
+	rt    *Runtime
+	view  *view
+	p     ids.PartitionID
+	epoch ids.Epoch
+
+	mu      sync.Mutex
+	readers []*reader
+	scans   []*scan
+	turn    int
+	stopped bool
+	alarm   *time.Timer   // wakes the source later; nil: none set
+	pause   time.Duration // before the next try after an error of the log; 0: the last one went well
+	until   time.Time     // nothing is read before
+	// durable is how far each target partition will never ask again; 0 until it says so.
+	durable []ids.Offset
+
+	// used by run alone
+	frag  *dataflow.Fragment
+	split *splitter
+	buf   []byte
+	want  []bool
+	bulk  atomic.Bool // the last chunk was history, or far behind
+}
+
+// scan is a place in the log from which steps are being made, and the readers that get them.
+type scan struct {
+	pos      position
+	dec      *record.Decoder
+	in       *record.Delta // decoded, not yet pushed
+	readers  []*reader
+	notTill  time.Time // when the scan begins
+	atTail   bool      // the last chunk reached the closed tick
+	started  bool
+	readTo   ids.Tick // everything up to this closed tick has been read
+	skipping bool     // dec takes event times only: history that doesn't count
+}
+
+func newSource(rt *Runtime, v *view, p ids.PartitionID, epoch ids.Epoch) *source {
+	return &source{rt: rt, view: v, p: p, epoch: epoch, durable: make([]ids.Offset, v.partitions)}
+}
+
+// background implements task: reading what others have read long ago may wait.
+func (s *source) background() bool { return s.bulk.Load() }
+
+// stop ends the source: no reader gets a step after it returns.
+func (s *source) stop(reason string) {
+	s.mu.Lock()
+	readers := s.readers
+	s.stopped, s.readers, s.scans = true, nil, nil
+	if s.alarm != nil {
+		s.alarm.Stop()
+	}
+	for _, r := range readers {
+		r.closed = true
+	}
+	s.mu.Unlock()
+	for _, r := range readers {
+		r.refused(reason, s.view.failed.Load() != nil)
+	}
+}
+
+// wakeAt makes the source run at a time. Called with mu held.
+func (s *source) wakeAt(at time.Time) {
+	if s.alarm != nil {
+		s.alarm.Stop()
+	}
+	s.alarm = time.AfterFunc(max(time.Until(at), time.Millisecond), func() { s.rt.sched.wake(s) })
+}
+
+// run implements task: one chunk of one scan.
+func (s *source) run() bool {
+	if s.view.failed.Load() != nil {
+		return false
+	}
+	closed := s.rt.board.closedTick(s.p)
+	s.mu.Lock()
+	now := time.Now()
+	if s.stopped || now.Before(s.until) {
+		s.mu.Unlock()
+		return false
+	}
+	s.place(now)
+	sc := s.choose(closed, now)
+	c := &chunk{source: s, scan: sc, closed: closed}
+	if sc != nil {
+		s.want = wanted(s.want, sc.readers, s.view.partitions)
+		c.stops = stopsOf(sc.readers)
+	}
+	s.mu.Unlock()
+	if sc == nil {
+		return false
+	}
+	err := c.read()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return false
+	}
+	s.publish(sc, c.steps)
+	if err != nil {
+		return s.trouble(sc, err, c.logErr)
+	}
+	s.pause = 0
+	if sc.atTail = !c.cut; sc.atTail {
+		sc.readTo = c.closed
+	}
+	s.bulk.Store(sc.pos.through < s.view.created || c.cut)
+	s.merge(sc)
+	return true // choose says whether there is more
+}
+
+// trouble handles a failed chunk: what the log can't give now is tried again, all else ends the view on this node.
+func (s *source) trouble(sc *scan, err error, ofLog bool) bool {
+	if !ofLog {
+		s.rt.failView(s.view, err)
+		return false
+	}
+	// The scan may have read ahead of the steps that it made: it begins again where its readers are.
+	s.drop(sc)
+	s.frag = nil
+	s.pause = min(max(2*s.pause, s.rt.cfg.RetryMin), s.rt.cfg.RetryMax)
+	if s.pause == s.rt.cfg.RetryMax {
+		s.rt.log.Warn("a view can't read its stream's log; trying again", "view", s.view.name, "partition", s.p, "error", err)
+	}
+	s.until = time.Now().Add(s.pause)
+	s.wakeAt(s.until)
+	return false
+}
+
+// drop takes a scan away from its readers. Called with mu held.
+func (s *source) drop(sc *scan) {
+	for _, r := range sc.readers {
+		r.scan = nil
+	}
+	sc.readers = nil
+	for i, o := range s.scans {
+		if o == sc {
+			s.scans = append(s.scans[:i], s.scans[i+1:]...)
+			return
+		}
+	}
+}
+
+// choose returns the next scan, in turn, that has something to read and readers with room.
+func (s *source) choose(closed ids.Tick, now time.Time) *scan {
+	for range s.scans {
+		s.turn++
+		sc := s.scans[s.turn%len(s.scans)]
+		if sc.readTo >= closed {
+			continue
+		}
+		if !sc.started && now.Before(sc.notTill) && !s.allHere() {
+			s.wakeAt(sc.notTill)
+			continue
+		}
+		if s.room(sc, now) {
+			sc.started = true
+			return sc
+		}
+	}
+	return nil
+}
+
+// allHere tells whether there are readers for all target partitions: then nobody else has to be waited for.
+func (s *source) allHere() bool {
+	if s.view.exchange == nil && !s.view.watermarks {
+		return true
+	}
+	n := 0
+	for _, r := range s.readers {
+		n += len(r.targets)
+	}
+	return n >= s.view.partitions
+}
+
+// stallGrace is how long a reader may hold back the others of a scan of history without taking anything.
+const stallGrace = time.Second
+
+// room tells whether a scan may make more steps. A reader that is full while others are not is detached: at once from a
+// live scan, after a while from a scan of history, where waiting is cheaper than reading everything twice.
+func (s *source) room(sc *scan, now time.Time) bool {
+	full := 0
+	for _, r := range sc.readers {
+		if r.full() {
+			full++
+			if r.stalled.IsZero() {
+				r.stalled = now
+			}
+		} else {
+			r.stalled = time.Time{}
+		}
+	}
+	if full == 0 {
+		return true
+	}
+	if full == len(sc.readers) {
+		return false
+	}
+	kept := sc.readers[:0:0]
+	wait := time.Time{}
+	for _, r := range sc.readers {
+		switch {
+		case r.stalled.IsZero():
+			kept = append(kept, r)
+		case !sc.atTail && now.Sub(r.stalled) < stallGrace:
+			kept = append(kept, r)
+			wait = r.stalled.Add(stallGrace)
+		default:
+			r.scan = nil
+		}
+	}
+	sc.readers = kept
+	if !wait.IsZero() {
+		s.wakeAt(wait)
+		return false
+	}
+	return true
+}
+
+// publish hands steps to the scan's readers. Called with mu held, so that no reader gets one after it was closed.
+func (s *source) publish(sc *scan, steps []*step) {
+	for _, st := range steps {
+		for _, r := range sc.readers {
+			r.take(st, s.p)
+		}
+	}
+}
+
+// merge joins sc with another scan that stands at the same place.
+func (s *source) merge(sc *scan) {
+	for _, o := range s.scans {
+		if o == sc || o.pos.offset != sc.pos.offset {
+			continue
+		}
+		from, to := sc, o
+		if to.pos.through < from.pos.through {
+			from, to = to, from
+		}
+		for _, r := range from.readers {
+			s.join(to, r)
+		}
+		from.readers = nil
+		s.drop(from)
+		return
+	}
+}
+
+// join gives a reader that stands at the scan's place to it.
+func (s *source) join(sc *scan, r *reader) {
+	r.scan = sc
+	sc.readers = append(sc.readers, r)
+	if r.pos.through < sc.pos.through {
+		r.take(&step{through: sc.pos.through, pos: sc.pos}, s.p)
+	}
+}
+
+// place finds a scan for every reader that has none and room again.
+func (s *source) place(now time.Time) {
+	for i := 0; i < len(s.scans); i++ {
+		if len(s.scans[i].readers) == 0 {
+			s.drop(s.scans[i])
+			i--
+		}
+	}
+	for _, r := range s.readers {
+		if r.scan != nil || !r.halfEmpty() {
+			continue
+		}
+		var found *scan
+		for _, sc := range s.scans {
+			if sc.pos.offset == r.pos.offset {
+				found = sc
+			}
+		}
+		if found == nil {
+			found = &scan{pos: r.pos, readTo: r.pos.through}
+			if r.pos.through < s.view.created {
+				found.notTill = now.Add(s.rt.cfg.ShareWait)
+			}
+			s.scans = append(s.scans, found)
+		}
+		r.stalled = time.Time{}
+		s.join(found, r)
+	}
+}
+
+func wanted(want []bool, readers []*reader, partitions int) []bool {
+	if want == nil {
+		want = make([]bool, partitions)
+	}
+	clear(want)
+	for _, r := range readers {
+		for _, t := range r.targets {
+			want[t] = true
+		}
+	}
+	return want
+}
+
+// attach adds a reader. It may get its first step before attach returns.
+func (s *source) attach(r *reader) error {
+	s.mu.Lock()
+	if s.stopped {
+		s.mu.Unlock()
+		return fault.New(fault.NotPrimary, "partition %d of view %q isn't read here any more", s.p, s.view.name)
+	}
+	r.source = s
+	s.readers = append(s.readers, r)
+	s.mu.Unlock()
+	s.setDurable(r, r.durable)
+	s.rt.sched.wake(s)
+	return nil
+}
+
+// detach takes a reader away: it gets no step after detach returns.
+func (s *source) detach(r *reader) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.closed = true
+	s.readers = without(s.readers, r)
+	if r.scan != nil {
+		r.scan.readers = without(r.scan.readers, r)
+	}
+}
+
+func without(list []*reader, r *reader) []*reader {
+	for i, o := range list {
+		if o == r {
+			return append(list[:i:i], list[i+1:]...)
+		}
+	}
+	return list
+}
+
+// setDurable notes that a reader's targets will never ask for anything below offset again.
+func (s *source) setDurable(r *reader, offset ids.Offset) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range r.targets {
+		s.durable[t] = max(s.durable[t], offset)
+	}
+}
+
+// lowWater is the lowest offset that any target may still ask for.
+func (s *source) lowWater() ids.Offset {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.view.exchange == nil && !s.view.watermarks {
+		return s.durable[s.p]
+	}
+	least := s.durable[0]
+	for _, o := range s.durable {
+		least = min(least, o)
+	}
+	return least
+}

@@ -1,0 +1,456 @@
+package stage
+
+import (
+	"errors"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace/millrace/dataflow"
+	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/record"
+	"github.com/millrace/millrace/storage"
+)
+
+// target runs a view's last stage in one partition and holds its state, rows and output deltas.
+type target struct {
+	taskState
+	rt     *Runtime
+	view   *view
+	p      ids.PartitionID
+	group  *group
+	loaded cut // stored positions that it began with; immutable
+
+	bulk     atomic.Bool // still in the history
+	wantsCut atomic.Bool // it will be flushed soon
+
+	// guarded by the group's mu
+	queue    itemQueue
+	queued   int64 // bytes
+	working  bool  // a worker has items of it
+	stopped  bool
+	blocked  bool     // the state store takes nothing now; house tries again
+	done     ids.Tick // ended with the last work; see doneOf
+	building ids.Tick // pushed early, not ended; 0: none
+	nextDue  int64    // lowest watermark at which held rows come out
+
+	// guarded by mu, which is held for one tick at a time; mu comes before the group's
+	mu        sync.Mutex
+	frag      *dataflow.Fragment
+	table     *stateTable
+	rows      *rowStore
+	deltas    deltaLog
+	counts    dataflow.Counts // late and errors so far
+	applied   ids.Tick
+	partial   ids.Tick  // as building
+	cut       cut       // to be stored: not after applied
+	dirtyFrom time.Time // since when something isn't stored; zero: all is
+	flushTook time.Duration
+	accounted int    // dirty bytes told to the runtime
+	warm      bool   // counted among the targets that have a cache
+	saved     cut    // as stored last
+	arrivals  uint64 // of the group, when the positions were stored
+	snap      *sharedSnapshot
+	closed    bool
+}
+
+// background implements task.
+func (t *target) background() bool { return t.bulk.Load() }
+
+// run implements task: everything that is complete now.
+func (t *target) run() bool {
+	if t.view.failed.Load() != nil {
+		return false
+	}
+	g := t.group
+	w, ok := g.take(t)
+	if !ok {
+		return false
+	}
+	err := t.process(&w)
+	t.mu.Lock()
+	done, building, nextDue := t.applied, t.partial, t.nextDueNow()
+	full := false
+	if err == nil && !t.closed {
+		err = t.settle(w.cut)
+		if full = errors.Is(err, fault.Of(fault.Exhausted)); full {
+			err = nil // the disk is nearly full: wait for room
+		}
+	}
+	t.mu.Unlock()
+	if err != nil {
+		t.rt.failView(t.view, err)
+		return false
+	}
+	g.finished(t, done, building, nextDue, full)
+	return true
+}
+
+// Values of nextDue besides watermarks.
+const (
+	dueUnknown = math.MinInt64 // the operators must be asked
+	dueNever   = math.MaxInt64 // nothing is held back
+)
+
+func (t *target) nextDueNow() int64 {
+	if t.frag != nil {
+		if due, ok := t.frag.NextDue(); ok {
+			return due
+		}
+	}
+	return dueNever
+}
+
+// process applies work, tick by tick.
+func (t *target) process(w *work) error {
+	if err := t.prepare(); err != nil {
+		return err
+	}
+	if w.history {
+		return t.processHistory(w)
+	}
+	items, steps, mark := w.items, w.steps, watermarkValue{}
+	for len(steps) > 0 && steps[0].tick <= t.applied {
+		mark, steps = watermarkValue{true, steps[0].to}, steps[1:]
+	}
+	for {
+		tick := maxTick
+		if len(items) > 0 {
+			tick = items[0].tick
+		}
+		if t.partial != 0 {
+			tick = min(tick, t.partial)
+		}
+		rise := len(steps) > 0 && steps[0].tick <= min(tick, w.through)
+		if rise {
+			tick = steps[0].tick
+			mark, steps = watermarkValue{true, steps[0].to}, steps[1:]
+		}
+		if tick == maxTick {
+			break
+		}
+		n := 0
+		for n < len(items) && items[n].tick == tick {
+			n++
+		}
+		if n == 0 && t.partial != tick && (!rise || mark.value < t.nextDueNow()) {
+			continue // the watermark rose, and nothing is due
+		}
+		if tick > w.through {
+			if !w.early || t.partial == tick && n == 0 {
+				break
+			}
+			if err := t.pushEarly(tick, items[:n]); err != nil {
+				return err
+			}
+			items = items[n:]
+			continue
+		}
+		if err := t.endTick(tick, mark.orNone(), items[:n]); err != nil {
+			return err
+		}
+		items = items[n:]
+	}
+	t.mu.Lock()
+	t.applied = max(t.applied, w.through)
+	t.mu.Unlock()
+	return nil
+}
+
+// prepare compiles the stage when it is needed first.
+func (t *target) prepare() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.frag != nil {
+		return nil
+	}
+	var err error
+	t.frag, err = dataflow.New(t.view.targetOps, dataflow.Env{Mode: dataflow.Live, State: t.table, Partition: t.p})
+	return err
+}
+
+// push gives the operators the items' rows and their senders their credit back.
+func (t *target) push(items []item) error {
+	for i := range items {
+		it := &items[i]
+		d, err := it.part.decoded(t.view.input)
+		if err == nil && d != nil {
+			err = t.frag.Push(t.view.targetLeaf, d)
+		}
+		if err != nil {
+			return err
+		}
+		t.count(it.counts)
+	}
+	return nil
+}
+
+func release(items []item) {
+	for i := range items {
+		if n := items[i].part.bytes; n > 0 {
+			items[i].feed.release(n)
+		}
+	}
+}
+
+func (t *target) count(c dataflow.Counts) {
+	t.counts.Late += c.Late
+	t.counts.Errors += c.Errors
+	if c.LastError != "" {
+		t.counts.LastError = c.LastError
+	}
+}
+
+// endTick applies one whole tick.
+func (t *target) endTick(tick ids.Tick, mark int64, items []item) error {
+	t.mu.Lock()
+	defer release(items)
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil
+	}
+	if err := t.push(items); err != nil {
+		return err
+	}
+	out, err := t.frag.EndTick(tick, mark)
+	if err != nil {
+		return err
+	}
+	if err := t.rows.apply(tick, out); err != nil {
+		return err
+	}
+	if out.N > 0 {
+		t.deltas.add(tick, out)
+	}
+	t.count(t.frag.TakeCounts())
+	t.applied, t.partial = tick, 0
+	t.touched()
+	return nil
+}
+
+// pushEarly takes rows of a tick that isn't complete. All that is stored from then on until the tick ends is what was
+// before it, so that goes out first.
+func (t *target) pushEarly(tick ids.Tick, items []item) error {
+	t.mu.Lock()
+	defer release(items)
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil
+	}
+	if t.partial == 0 {
+		if err := t.flush(); err != nil {
+			return err
+		}
+		t.partial = tick
+	}
+	return t.push(items)
+}
+
+// processHistory applies a piece of the view's history. It is stored with the positions of the pieces, and visible once
+// it is complete.
+func (t *target) processHistory(w *work) error {
+	t.mu.Lock()
+	defer release(w.items)
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil
+	}
+	created := t.view.created
+	if len(w.items) > 0 {
+		if err := t.push(w.items); err != nil {
+			return err
+		}
+		for _, it := range w.items {
+			if t.cut.positions[it.src].before(it.pos) {
+				t.cut.positions[it.src] = it.pos
+			}
+		}
+		if err := t.endHistory(dataflow.NoWatermark); err != nil {
+			return err
+		}
+	}
+	if w.finish {
+		mark := watermarkValue{}
+		for _, s := range w.steps {
+			if s.tick <= created {
+				mark = watermarkValue{true, s.to}
+			}
+		}
+		if err := t.endHistory(mark.orNone()); err != nil {
+			return err
+		}
+		t.applied, t.deltas.floor = created, created
+		t.bulk.Store(false)
+		t.wantsCut.Store(true)
+	}
+	return nil
+}
+
+func (t *target) endHistory(mark int64) error {
+	out, err := t.frag.EndTick(t.view.created, mark)
+	if err != nil {
+		return err
+	}
+	t.count(t.frag.TakeCounts())
+	t.touched()
+	return t.rows.apply(t.view.created, out)
+}
+
+// touched notes that something isn't stored.
+func (t *target) touched() {
+	if t.dirtyFrom.IsZero() {
+		t.dirtyFrom = time.Now()
+	}
+}
+
+// dirtyBytes is what isn't stored yet.
+func (t *target) dirtyBytes() int { return t.table.dirtyBytes + t.rows.dirtyBytes() }
+
+// settle keeps the target within its bounds after some work. Called with mu held.
+func (t *target) settle(c *cut) error {
+	if c != nil && c.tick <= t.applied {
+		t.cut = *c
+	}
+	dirty := t.dirtyBytes()
+	total := t.rt.dirty.Add(int64(dirty - t.accounted))
+	t.accounted = dirty
+	age := time.Duration(0)
+	if !t.dirtyFrom.IsZero() {
+		age = time.Since(t.dirtyFrom)
+	}
+	cfg := &t.rt.cfg
+	if warm := t.table.memory() > arenaChunk; warm != t.warm {
+		t.warm = warm
+		if warm {
+			t.rt.warm.Add(1)
+		} else {
+			t.rt.warm.Add(-1)
+		}
+	}
+	t.table.limit = int(cfg.CacheBytes/max(1, t.rt.warm.Load())) / 2
+	old := t.flushAge()
+	t.wantsCut.Store(age > old/2 || total > cfg.DirtyBytes/2)
+	if int64(dirty) > cfg.DirtyBytes/2 || total > cfg.DirtyBytes && dirty > arenaChunk ||
+		t.table.young.bytes > 2*t.table.limit+dirty || age > old {
+		return t.flush()
+	}
+	t.deltas.forget(t.rt.share(cfg.RecentBytes))
+	return nil
+}
+
+// flushAge is how old what isn't stored may get.
+func (t *target) flushAge() time.Duration {
+	age := max(t.rt.cfg.FlushInterval, 20*t.flushTook)
+	if t.applied < t.view.created {
+		age = max(age, 30*t.rt.cfg.FlushInterval)
+	}
+	return age
+}
+
+// flush stores everything that isn't, in one batch. Called with mu held. In the middle of a tick that was pushed early
+// there is nothing to store: it was, before the tick began.
+func (t *target) flush() error {
+	if t.partial != 0 || t.closed {
+		return nil
+	}
+	began := time.Now()
+	t.catchCut()
+	b := t.rt.store.NewBatch()
+	defer b.Close()
+	t.table.write(b)
+	t.rows.write(b)
+	t.deltas.write(b, t.applied, t.rt.cfg.RetainTicks, int64(t.rt.share(t.rt.cfg.RetainBytes)))
+	progress, err := t.progress()
+	if err != nil {
+		return err
+	}
+	b.Set(storage.StateKey(t.view.id, t.p, spaceProgress, nil), progress)
+	if err := t.rt.store.Commit(b, false); err != nil {
+		return err
+	}
+	t.table.written()
+	t.rows.written()
+	t.deltas.written()
+	t.deltas.forget(t.rt.share(t.rt.cfg.RecentBytes))
+	t.rt.dirty.Add(int64(-t.accounted))
+	t.accounted, t.dirtyFrom, t.flushTook = 0, time.Time{}, time.Since(began)
+	t.saved = t.cut
+	t.saved.positions = append([]position(nil), t.cut.positions...)
+	return nil
+}
+
+// catchCut brings applied and the positions up to the group's frontier if nothing is waiting for this target.
+func (t *target) catchCut() {
+	if t.applied < t.view.created {
+		return
+	}
+	g := t.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	t.arrivals = g.arrivals
+	if g.stopped {
+		return
+	}
+	if done := g.doneOf(t); !t.working && done == g.front.done && g.base.tick == done {
+		t.applied = done
+		t.cut = g.copyBase()
+	}
+}
+
+// house does what has to be done now and then: it stores what is old, and positions that have moved without any rows.
+func (t *target) house(now time.Time, refresh bool) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || t.view.failed.Load() != nil {
+		return nil
+	}
+	if t.group.unblock(t, false) {
+		if err := t.flush(); err != nil {
+			if errors.Is(err, fault.Of(fault.Exhausted)) {
+				return nil
+			}
+			return err
+		}
+		t.group.unblock(t, true)
+		t.rt.sched.wake(t)
+	}
+	if !t.dirtyFrom.IsZero() && now.Sub(t.dirtyFrom) >= t.flushAge() {
+		return t.flush()
+	}
+	if refresh && t.dirtyFrom.IsZero() {
+		t.group.mu.Lock()
+		moved := t.group.arrivals != t.arrivals
+		t.group.mu.Unlock()
+		if moved {
+			return t.flush()
+		}
+	}
+	return nil
+}
+
+// close ends the target; what isn't stored is forgotten unless flush came first.
+func (t *target) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
+	t.closed = true
+	t.rt.dirty.Add(int64(-t.accounted))
+	t.accounted = 0
+	if t.warm {
+		t.warm = false
+		t.rt.warm.Add(-1)
+	}
+}
+
+// newRows returns an empty delta of the view's rows.
+func (t *target) newRows() *record.Delta {
+	d := record.NewDelta(t.view.codec.schema, 0)
+	if t.view.codec.layout != keyed {
+		d.Weights = []int64{}
+	}
+	return d
+}
