@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"context"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -93,21 +92,6 @@ func (f *fsm) watch() (*internalv1.ClusterState, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.state.Load(), f.moved
-}
-
-// waitIndex waits until the state has reached index.
-func (f *fsm) waitIndex(ctx context.Context, index uint64) error {
-	for {
-		st, moved := f.watch()
-		if st.Index >= index {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return ctxError(ctx, "waiting for this node to apply entry %d (it is at %d)", index, st.Index)
-		}
-	}
 }
 
 // Snapshot implements raft.FSM.

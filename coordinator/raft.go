@@ -38,7 +38,8 @@ func raftConfig(c *Config, id string, logger hclog.Logger) *raft.Config {
 	rc.LeaderLeaseTimeout, rc.CommitTimeout = c.Raft.Lease, c.Raft.Commit
 	rc.SnapshotInterval, rc.SnapshotThreshold, rc.TrailingLogs = c.Raft.SnapshotInterval, c.Raft.SnapshotThreshold, c.Raft.TrailingLogs
 	rc.MaxAppendEntries = 64
-	rc.BatchApplyCh = true
+	// Entries aren't buffered before Raft takes them: those in a buffer are never answered once it has stopped.
+	rc.BatchApplyCh = false
 	// A removed node stays a follower until its coordinator has told why it stops.
 	rc.ShutdownOnRemove = false
 	rc.NoLegacyTelemetry = true

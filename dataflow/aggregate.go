@@ -37,7 +37,7 @@ type aggregate struct {
 	keep     bool // groups are stored
 	ended    bool // not keep: a tick was ended
 	global   bool // the one group without keys that always exists
-	started  bool // global: it is known to be stored
+	started  bool // global: it was emitted
 	slotsOf0 []int32
 }
 
@@ -97,8 +97,16 @@ func newAggregate(b *builder) (operator, error) {
 	if b.out.distinct == nil {
 		b.out.distinct = []int{}
 	}
+	if a.global && a.keep {
+		_, ok, err := a.state.Get([]byte{a.index})
+		a.started = ok
+		return a, err
+	}
 	return a, nil
 }
+
+// nextDue tells of the first row of the group that always exists.
+func (a *aggregate) nextDue() (int64, bool) { return NoWatermark, a.global && !a.started }
 
 // checkPlan checks the columns that the aggregate reads and writes.
 func (a *aggregate) checkPlan(b *builder) error {
@@ -320,7 +328,9 @@ func (a *aggregate) flushGroups(n int) error {
 	for _, acc := range a.accs {
 		acc.grow(n + 1)
 	}
-	a.buf.Weights = []int64{}
+	if a.buf.Weights == nil {
+		a.buf.Weights = []int64{}
+	}
 	for s := range n {
 		if a.nothing(s) && !a.global {
 			continue

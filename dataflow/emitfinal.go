@@ -88,6 +88,8 @@ func (e *emitFinal) endTick(_ ids.Tick, watermark int64) error {
 	return nil
 }
 
+func (e *emitFinal) nextDue() (int64, bool) { return e.due, e.hasDue }
+
 // take passes on the rows of windows that were emitted before and holds the others.
 func (e *emitFinal) take(in *record.Delta) error {
 	ends := &in.Cols[e.col]

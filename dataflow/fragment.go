@@ -32,7 +32,13 @@ type Fragment struct {
 	errs  *faults
 	err   error
 	chunk record.Delta
-	due   []*emitFinal
+	due   []holder
+}
+
+// holder is an operator that may have rows to emit in a tick without input.
+type holder interface {
+	// nextDue returns the lowest watermark at which it has, if it has any.
+	nextDue() (watermark int64, ok bool)
 }
 
 // operator is one step of a stage. What it passes to its output is valid only during that call, and so is what it
@@ -96,7 +102,7 @@ func New(ops []plan.Op, env Env) (*Fragment, error) {
 		for _, in := range ops[i].Inputs {
 			f.links[in].to = append(f.links[in].to, op)
 		}
-		if due, ok := op.(*emitFinal); ok {
+		if due, ok := op.(holder); ok {
 			f.due = append(f.due, due)
 		}
 	}
@@ -324,12 +330,12 @@ func (f *Fragment) EndTick(tick ids.Tick, watermark int64) (*record.Delta, error
 	return f.sink.take(), nil
 }
 
-// NextDue returns the lowest watermark at which EndTick would emit rows that are held back. A caller may leave out
-// ticks without input below it.
+// NextDue returns the lowest watermark at which EndTick would emit rows without input: rows that are held back, or the
+// first row of an aggregate without keys (NoWatermark: at once). A caller may leave out ticks without input below it.
 func (f *Fragment) NextDue() (watermark int64, ok bool) {
-	for _, e := range f.due {
-		if e.hasDue && (!ok || e.due < watermark) {
-			watermark, ok = e.due, true
+	for _, h := range f.due {
+		if due, has := h.nextDue(); has && (!ok || due < watermark) {
+			watermark, ok = due, true
 		}
 	}
 	return watermark, ok

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/millrace/millrace/internal/fault"
@@ -281,6 +282,58 @@ func (s *failingState) Scan(lo, hi []byte, fn func(key, value []byte) (bool, err
 		return err
 	}
 	return s.MemState.Scan(lo, hi, fn)
+}
+
+// TestFragmentsRunAtOnce checks (with the race detector) that fragments of one plan share nothing.
+func TestFragmentsRunAtOnce(t *testing.T) {
+	w := newWorld(t, rand.New(rand.NewPCG(4, 2)), true)
+	text := func(v string) plan.Expr {
+		return plan.Expr{Kind: plan.ExprConst, Type: record.Text, Const: &record.Value{Type: record.Text, Bytes: []byte(v)}}
+	}
+	call := func(t record.Type, name string, args ...plan.Expr) plan.Expr {
+		return plan.Expr{Kind: plan.ExprCall, Type: t, Func: name, Args: args}
+	}
+	exprs := []plan.Expr{
+		call(record.Boolean, "like", col(w.schema, colText), text("a%_")), call(record.Boolean, "ilike", col(w.schema, colText), text("A%")),
+		call(record.Numeric, "extract", text("hour"), col(w.schema, colTime)), call(record.Text, "to_char", col(w.schema, colTime), text("YYYY-MM")),
+		call(record.Text, "greatest", col(w.schema, colText), text("b")), call(record.BigInt, "add", col(w.schema, colInt), constant64(1)),
+		call(record.Numeric, "div", col(w.schema, colNumeric), col(w.schema, colNumeric)), call(record.Text, "upper", col(w.schema, colText)),
+	}
+	var out record.Schema
+	for i, e := range exprs {
+		out = append(out, record.Field{Name: fmt.Sprint("c", i), Type: e.Type})
+	}
+	ops := []plan.Op{scanOp(w.schema), {Kind: plan.OpProject, Inputs: []int{0}, Schema: out, Project: &plan.Project{Exprs: exprs}}}
+	results := make([]zset, 4)
+	var wait sync.WaitGroup
+	for i := range results {
+		wait.Go(func() {
+			results[i] = zset{}
+			f, err := New(ops, Env{})
+			for tick, rows := range w.ticks {
+				if err == nil {
+					err = f.Push(0, deltaOf(w.schema, rows))
+				}
+				var d *record.Delta
+				if err == nil {
+					d, err = f.EndTick(ids.Tick(tick+1), NoWatermark)
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for r := range d.N {
+					results[i][rowText(d, r)] += d.Weight(r)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	for _, r := range results[1:] {
+		if r.String() != results[0].String() {
+			t.Error("fragments of one plan differ")
+		}
+	}
 }
 
 // TestStateErrors checks that an error of the state, at whatever call, ends the fragment with that error.

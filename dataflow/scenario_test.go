@@ -76,6 +76,9 @@ func (s *scenario) run(t *testing.T, d *datadriven.TestData) string {
 		if !ok {
 			return "nothing"
 		}
+		if at == NoWatermark {
+			return "at once"
+		}
 		return valueText(record.Value{Type: record.TimestampTZ, Int: at})
 	case "state":
 		return fmt.Sprintf("%d entries", s.state.Len())
@@ -190,22 +193,7 @@ func (s *scenario) op(line string) plan.Op {
 			op.Schema = append(op.Schema, record.Field{Name: name, Type: e.Type})
 		}
 	case plan.OpTumble:
-		op.Tumble = &plan.Tumble{Watermark: -1}
-		for i, arg := range strings.Fields(rest) {
-			name, v, _ := strings.Cut(arg, "=")
-			switch {
-			case i == 0:
-				op.Tumble.Time = s.column(in, arg)
-			case name == "watermark":
-				op.Tumble.Watermark = s.column(in, v)
-			case name == "size":
-				op.Tumble.Size = value(s.t, record.IntervalT, v).Interval.Micros
-			case name == "offset":
-				op.Tumble.Offset = value(s.t, record.IntervalT, v).Interval.Micros
-			}
-		}
-		op.Schema = append(append(record.Schema{}, in...),
-			record.Field{Name: "window_start", Type: record.TimestampTZ}, record.Field{Name: "window_end", Type: record.TimestampTZ})
+		return s.tumble(in, op, rest)
 	case plan.OpAggregate:
 		return s.aggregate(in, op, rest)
 	case plan.OpEmitFinal:
@@ -226,6 +214,27 @@ func (s *scenario) op(line string) plan.Op {
 			op.Values.Rows = append(op.Values.Rows, exprs)
 		}
 	}
+	return op
+}
+
+// tumble parses: column [watermark=column] size=interval [offset=interval]
+func (s *scenario) tumble(in record.Schema, op plan.Op, rest string) plan.Op {
+	op.Tumble = &plan.Tumble{Watermark: -1}
+	for i, arg := range strings.Fields(rest) {
+		name, v, _ := strings.Cut(arg, "=")
+		switch {
+		case i == 0:
+			op.Tumble.Time = s.column(in, arg)
+		case name == "watermark":
+			op.Tumble.Watermark = s.column(in, v)
+		case name == "size":
+			op.Tumble.Size = value(s.t, record.IntervalT, v).Interval.Micros
+		case name == "offset":
+			op.Tumble.Offset = value(s.t, record.IntervalT, v).Interval.Micros
+		}
+	}
+	op.Schema = append(append(record.Schema{}, in...),
+		record.Field{Name: "window_start", Type: record.TimestampTZ}, record.Field{Name: "window_end", Type: record.TimestampTZ})
 	return op
 }
 

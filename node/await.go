@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
@@ -109,16 +110,15 @@ func (n *Node) stream(ctx context.Context, name string) (*millracev1.Stream, err
 	return def, nil
 }
 
-// futureTicks is how far a client's tick may be ahead of this node's.
+// futureTicks is how far a client's tick may be ahead of this node's clock, and of the cluster's.
 const futureTicks = 60_000_000 // microseconds
 
 // checkSeenTick refuses a tick that the cluster can't have issued, which would hold the append back for long.
 func (n *Node) checkSeenTick(seen ids.Tick) error {
-	if seen == 0 {
-		return nil
-	}
-	if last, _ := n.coord.LastTick(); seen > last+futureTicks {
-		return fault.New(fault.Invalid, "tick %d was never issued; the newest is %d", seen, last).WithReason("TICK_IN_FUTURE")
+	last, _ := n.coord.LastTick()
+	newest := max(last, ids.Tick(time.Now().UnixMicro()))
+	if seen > newest+futureTicks {
+		return fault.New(fault.Invalid, "tick %d was never issued; it would be a minute and more in the future", seen).WithReason("TICK_IN_FUTURE")
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ func DefaultConfig() Config {
 		MaxRecordBytes: 8 << 20, MaxMessageBytes: 16 << 20, MaxConnections: 10_000,
 		MaxStaleness: 10 * time.Second, StatementTimeout: 30 * time.Second,
 		InFlightBytes: 64 << 20, ConnInFlightBytes: 16 << 20, CacheBytes: 128 << 20,
-		DrainTimeout: 5 * time.Second, ShutdownTimeout: 5 * time.Second, SubscribeProgress: 500 * time.Millisecond,
+		DrainTimeout: 3 * time.Second, ShutdownTimeout: 3 * time.Second, SubscribeProgress: 500 * time.Millisecond,
 		QueryMemoryBytes: 1 << 30,
 	}
 }

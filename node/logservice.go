@@ -42,7 +42,7 @@ func (s *logService) Read(req *millracev1.ReadRequest, stream millracev1.Log_Rea
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(stream.Context())
+	ctx, cancel := s.n.whileServing(stream.Context())
 	defer cancel()
 	g, gctx := errgroup.WithContext(ctx)
 	merged := make(chan *millracev1.ReadResponse, mergeQueue)
@@ -61,8 +61,11 @@ func (s *logService) Read(req *millracev1.ReadRequest, stream millracev1.Log_Rea
 	if rerr := <-ended; err == nil && !errors.Is(rerr, context.Canceled) {
 		err = rerr
 	}
-	if errors.Is(err, errLimit) {
+	switch {
+	case errors.Is(err, errLimit):
 		return nil
+	case err == nil && s.n.serving.Err() != nil:
+		return stopping()
 	}
 	return err
 }

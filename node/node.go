@@ -49,6 +49,9 @@ type Node struct {
 	current  atomic.Pointer[catalog]
 	changed  bell // rings with each new state and each closed tick
 	draining atomic.Bool
+	serving  context.Context // ends when calls that would go on for ever must end
+	endCalls context.CancelFunc
+	active   atomic.Int64 // calls that end by themselves
 	started  time.Time
 	tasks    sync.WaitGroup // goroutines that serve a callback
 	fatal    chan error     // an error that ends the node
@@ -65,6 +68,8 @@ type Node struct {
 // get ShutdownTimeout to end. ready is called once, when the node can serve.
 func Run(ctx context.Context, cfg Config, log *slog.Logger, ready func(Addresses) error) error {
 	n := &Node{cfg: cfg, log: log, started: time.Now(), fatal: make(chan error, 1)}
+	n.serving, n.endCalls = context.WithCancel(context.Background())
+	defer n.endCalls()
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
@@ -222,16 +227,20 @@ func (n *Node) stop() {
 		n.log.Warn("could not hand over all primaries", "err", err)
 	}
 	cancel()
+	n.endCalls()
+	for end := time.Now().Add(n.cfg.ShutdownTimeout); n.active.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	// What is left are peers' streams and idle producers, which go on elsewhere.
 	stopped := make(chan struct{})
 	go func() {
-		n.grpc.GracefulStop()
+		n.grpc.Stop()
 		close(stopped)
 	}()
 	select {
 	case <-stopped:
 	case <-time.After(n.cfg.ShutdownTimeout):
-		n.grpc.Stop()
-		<-stopped
+		n.log.Warn("calls don't end; stopping without them")
 	}
 	n.router.close()
 	shutdown, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -275,7 +284,7 @@ func (n *Node) register() {
 		grpc.MaxRecvMsgSize(n.cfg.MaxMessageBytes), grpc.MaxSendMsgSize(n.cfg.MaxMessageBytes),
 		grpc.InitialWindowSize(peerWindowBytes), grpc.InitialConnWindowSize(peerWindowBytes),
 		grpc.ReadBufferSize(peerBufferBytes), grpc.WriteBufferSize(peerBufferBytes),
-		grpc.MaxConcurrentStreams(10_000),
+		grpc.MaxConcurrentStreams(10_000), grpc.WaitForHandlers(true),
 		grpc.ChainUnaryInterceptor(n.unary), grpc.ChainStreamInterceptor(n.streaming),
 	)
 	millracev1.RegisterIngestServer(n.grpc, n.ingest)

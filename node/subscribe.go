@@ -37,6 +37,8 @@ type subscriber interface {
 // subscribe sends the rows of a view as of a tick at or above minTick, then every tick's change, until ctx ends.
 // With after set it sends the changes of later ticks only. When partitions move it goes on where it was.
 func (n *Node) subscribe(ctx context.Context, view *sql.Object, after, minTick ids.Tick, to subscriber) error {
+	ctx, cancel := n.whileServing(ctx)
+	defer cancel()
 	if after == 0 {
 		tick, err := n.subscribeSnapshot(ctx, view, minTick, to)
 		if err != nil {
@@ -47,14 +49,14 @@ func (n *Node) subscribe(ctx context.Context, view *sql.Object, after, minTick i
 	out := &wholeTicks{to: to, done: after, every: n.cfg.SubscribeProgress, told: time.Now()}
 	for {
 		err := n.subscribeOnce(ctx, view, out)
+		if n.serving.Err() != nil {
+			return stopping()
+		}
 		if ctx.Err() != nil {
 			return fault.Wrap(fault.KindOfContext(ctx), ctx.Err(), "subscription to %q ended", view.Name)
 		}
 		if !fault.Retryable(err) {
 			return err
-		}
-		if n.draining.Load() {
-			return fault.New(fault.Unavailable, "this node is stopping; go on at another after tick %d", out.done)
 		}
 		out.drop()
 		if err := pause(ctx, retryPause); err != nil {

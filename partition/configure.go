@@ -72,6 +72,9 @@ func (r *replica) follow() {
 
 // adopt makes t the replica's term. Nothing of an older one is taken or acknowledged any more.
 func (r *replica) adopt(t term) {
+	if t.epoch > r.hard.term.epoch {
+		r.hard.joining = nil
+	}
 	r.hard.term = t
 	r.termOp = r.write(r.stateMut())
 	r.agreed, r.known, r.probe = 0, 0, 0

@@ -31,7 +31,7 @@ const (
 	keyIndex     = "i"
 	keyStream    = "s"
 	metaKeyBoot  = "partition boot"
-	maxMembers   = 64  // of a partition, in its hard state
+	maxMembers   = 64  // of a partition, in its hard state, and joining
 	maxMemberLen = 255 // bytes of a member's id
 )
 
@@ -260,6 +260,10 @@ type hardState struct {
 	failed    bool
 	// members are those that have been in sync since they hold the partition, of the last configuration seen.
 	members []ids.NodeID
+	// joining are learners that this node, the primary of term.epoch, has proposed for the in-sync set. The proposal may
+	// have been accepted, and one of them made primary, without this node knowing even after a restart: until the next
+	// epoch nothing is committed without them.
+	joining []ids.NodeID
 }
 
 func (s *hardState) append(dst []byte) []byte {
@@ -274,16 +278,18 @@ func (s *hardState) append(dst []byte) []byte {
 	} {
 		dst = le.AppendUint64(dst, v)
 	}
-	dst = append(dst, byte(len(s.members)))
-	for _, m := range s.members {
-		dst = append(append(dst, byte(len(m))), m...)
+	for _, list := range [...][]ids.NodeID{s.members, s.joining} {
+		dst = append(dst, byte(len(list)))
+		for _, m := range list {
+			dst = append(append(dst, byte(len(m))), m...)
+		}
 	}
 	return dst
 }
 
 func (s *hardState) decode(src []byte) error {
 	bad := fault.New(fault.Corrupted, "a replica's state of %d bytes isn't one", len(src))
-	const fixed = 2 + 7*8 + 1
+	const fixed = 2 + 7*8
 	if len(src) < fixed || src[0] != formatVersion || src[1] > 1 {
 		return bad
 	}
@@ -293,13 +299,20 @@ func (s *hardState) decode(src []byte) error {
 		failed: src[1] == 1, term: term{ids.Epoch(u(0)), u(1)}, base: LSN(u(2)),
 		baseTerm: term{ids.Epoch(u(3)), u(4)}, baseBytes: u(5), first: LSN(u(6)),
 	}
-	n, rest := int(src[fixed-1]), src[fixed:]
-	for range n {
-		if len(rest) == 0 || len(rest) < 1+int(rest[0]) {
+	rest := src[fixed:]
+	for _, list := range [...]*[]ids.NodeID{&s.members, &s.joining} {
+		if len(rest) == 0 {
 			return bad
 		}
-		s.members = append(s.members, ids.NodeID(rest[1:1+rest[0]]))
-		rest = rest[1+rest[0]:]
+		n := int(rest[0])
+		rest = rest[1:]
+		for range n {
+			if len(rest) == 0 || len(rest) < 1+int(rest[0]) {
+				return bad
+			}
+			*list = append(*list, ids.NodeID(rest[1:1+rest[0]]))
+			rest = rest[1+rest[0]:]
+		}
 	}
 	if len(rest) != 0 {
 		return bad

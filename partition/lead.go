@@ -54,8 +54,9 @@ type progress struct {
 	r         *replica
 	mode      peerMode
 	inSync    bool
-	joining   bool // AddToInSync is under way: it may be in sync already, so commits wait for it
-	confirmed bool // has acknowledged, in this term, the log as it was at the term's start
+	joining   bool   // AddToInSync is under way: it may be in sync already, so commits wait for it
+	joinOp    uint64 // the write that remembers joining, before the coordinator is asked; 0: it was
+	confirmed bool   // has acknowledged, in this term, the log as it was at the term's start
 	heard     bool
 	lost      bool // no position of its log is known to agree with ours
 
@@ -94,6 +95,9 @@ func (r *replica) lead(now time.Duration, again bool) {
 		old = nil
 	}
 	r.role, r.leader = RolePrimary, ""
+	if ids.Epoch(r.cfg.Epoch) > r.hard.term.epoch {
+		r.hard.joining = nil
+	}
 	r.hard.term = term{ids.Epoch(r.cfg.Epoch), r.boot}
 	r.termOp = r.write(r.stateMut())
 	ps := &r.primary
@@ -117,6 +121,7 @@ func (r *replica) lead(now time.Duration, again bool) {
 			}
 		}
 		p.inSync = slices.Contains(r.cfg.InSync, id)
+		p.joining = !p.inSync && slices.Contains(r.hard.joining, node)
 		ps.peers = append(ps.peers, p)
 	}
 	if !again {
@@ -361,8 +366,22 @@ func (r *replica) maybeJoin(now time.Duration, p *progress) {
 		p.askedAt != 0 && now-p.askedAt < retryPause {
 		return
 	}
-	p.joining, p.asking, p.askedAt, p.waitSince = true, true, now, now
-	r.fx.calls = append(r.fx.calls, call{callAdd, r.epoch(), p.node})
+	if len(r.hard.joining) >= maxMembers || len(p.node) > maxMemberLen {
+		return
+	}
+	p.joining, p.askedAt, p.waitSince = true, now, now
+	r.hard.joining = append(r.hard.joining, p.node)
+	p.joinOp = r.write(r.stateMut())
+}
+
+// askJoins proposes the learners whose joining is on disk: a proposal must not be forgotten.
+func (r *replica) askJoins(now time.Duration) {
+	for _, p := range r.primary.peers {
+		if p.joining && !p.asking && r.opDone >= p.joinOp && (p.joinOp != 0 || now-p.askedAt >= retryPause) {
+			p.asking, p.askedAt, p.joinOp = true, now, 0
+			r.fx.calls = append(r.fx.calls, call{callAdd, r.epoch(), p.node})
+		}
+	}
 }
 
 // retryPause is how long the coordinator isn't asked the same again.
@@ -388,6 +407,8 @@ func (r *replica) called(now time.Duration, c call, err error) {
 	case fault.Conflict, fault.NotFound, fault.Invalid, fault.Unsupported:
 		if c.kind == callAdd && err != nil {
 			p.joining = false
+			r.hard.joining = slices.DeleteFunc(slices.Clone(r.hard.joining), func(n ids.NodeID) bool { return n == p.node })
+			r.write(r.stateMut())
 			r.maybeCommit(now)
 		}
 	}
@@ -435,15 +456,12 @@ func (r *replica) elapse(now time.Duration) {
 				}
 			}
 		}
-		if p.joining && !p.asking && now-p.askedAt >= retryPause {
-			p.asking, p.askedAt = true, now
-			r.fx.calls = append(r.fx.calls, call{callAdd, r.epoch(), p.node})
-		}
 		if p.mode == modeProbing && p.probeSent && now-p.probeAt >= probePause {
 			r.startProbe(p)
 		}
 		r.maybeJoin(now, p)
 	}
+	r.askJoins(now)
 	for len(ps.held) > 0 && ps.held[0].deadline <= now {
 		q := ps.held[0]
 		ps.held = ps.held[1:]

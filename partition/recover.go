@@ -25,7 +25,7 @@ func (h *Host) recover() (err error) {
 			return fault.New(fault.Corrupted, "the log store has the key %x among its partitions", it.Key())
 		}
 		hd := h.newHosted(p)
-		if err := h.load(hd.r, it); err != nil {
+		if err := hd.r.load(it); err != nil {
 			if fault.KindOf(err) != fault.Corrupted {
 				return err
 			}
@@ -51,8 +51,18 @@ func partitionOf(key []byte) (ids.PartitionID, bool) {
 	return p, true
 }
 
+// diskIter walks over the log store.
+type diskIter interface {
+	SeekGE(key []byte) bool
+	SeekLT(key []byte) bool
+	Next() bool
+	Key() []byte
+	Value() []byte
+	Error() error
+}
+
 // load reads what is on disk of a replica. it may be moved anywhere.
-func (h *Host) load(r *replica, it *storage.Iter) error {
+func (r *replica) load(it diskIter) error {
 	key := stateKey(r.id)
 	if it.SeekGE(key) && string(it.Key()) == string(key) {
 		if err := r.hard.decode(it.Value()); err != nil {
@@ -76,7 +86,7 @@ func (h *Host) load(r *replica, it *storage.Iter) error {
 	return r.loadStreams(it)
 }
 
-func (r *replica) loadTerms(it *storage.Iter) error {
+func (r *replica) loadTerms(it diskIter) error {
 	r.hist = history{base: r.hard.base, baseTerm: r.hard.baseTerm}
 	lo, hi := storage.EpochRange(r.id)
 	for ok := it.SeekGE(lo); ok && string(it.Key()) < string(hi); ok = it.Next() {
@@ -94,7 +104,7 @@ func (r *replica) loadTerms(it *storage.Iter) error {
 }
 
 // loadIndex finds the log's end, and reads the entries behind the commit LSN that was known last.
-func (r *replica) loadIndex(it *storage.Iter) error {
+func (r *replica) loadIndex(it diskIter) error {
 	r.end, r.endBytes, r.commit = r.hard.base, r.hard.baseBytes, r.hard.base
 	last, err := r.lastIndex(it)
 	if err != nil {
@@ -140,7 +150,7 @@ func (r *replica) loadIndex(it *storage.Iter) error {
 }
 
 // lastIndex returns the header of the last entry and sets commitAtLast; a header without LSN when there is none.
-func (r *replica) lastIndex(it *storage.Iter) (header, error) {
+func (r *replica) lastIndex(it diskIter) (header, error) {
 	if !it.SeekLT(indexKey(r.id, ^LSN(0))) {
 		return header{}, it.Error()
 	}
@@ -157,7 +167,7 @@ func (r *replica) lastIndex(it *storage.Iter) (header, error) {
 }
 
 // loadStreams finds where each stream's log begins and ends.
-func (r *replica) loadStreams(it *storage.Iter) error {
+func (r *replica) loadStreams(it diskIter) error {
 	prefix := streamKey(r.id, 0)
 	for ok := it.SeekGE(prefix); ok; ok = it.Next() {
 		s, isStream := parseStreamKey(it.Key())
@@ -202,7 +212,7 @@ func (r *replica) loadStreams(it *storage.Iter) error {
 }
 
 // loadBatch decodes the header of the batch at which it stands. The payload is checked when it is read.
-func (r *replica) loadBatch(it *storage.Iter) (h header, err error) {
+func (r *replica) loadBatch(it diskIter) (h header, err error) {
 	p, s, base, _ := storage.ParseLogKey(it.Key())
 	value := it.Value()
 	if err := it.Error(); err != nil {

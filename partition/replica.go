@@ -116,7 +116,7 @@ type effects struct {
 	tick     bool  // a tick is wanted soon
 }
 
-// write is one change on disk: an entry, or mutations.
+// write is one change on disk, atomic: mutations, then an entry.
 type write struct {
 	op      uint64
 	entry   *entry
@@ -190,6 +190,9 @@ func (r *replica) written(now time.Duration, op uint64) {
 	switch r.role {
 	case RolePrimary:
 		r.maybeCommit(now)
+		if len(r.hard.joining) > 0 {
+			r.askJoins(now)
+		}
 		if r.primary.copying > 0 {
 			r.wakeCopies()
 		}
@@ -226,11 +229,12 @@ func (r *replica) stateMut() mutation {
 
 // push adds an entry at the end of the log and writes it.
 func (r *replica) push(e *entry) {
+	var muts []mutation
+	if r.hist.append(e.term, e.lsn) {
+		muts = []mutation{r.termMut(e.term.epoch)} // in the entry's own write: neither is ever there without the other
+	}
 	r.end, r.endBytes = e.lsn, e.pos()
 	r.lastTick, r.lastTime = e.tick, e.timeMicros
-	if r.hist.append(e.term, e.lsn) {
-		r.write(r.termMut(e.term.epoch))
-	}
 	r.tail.push(e)
 	r.noteEntry(e)
 	r.op++
@@ -238,7 +242,7 @@ func (r *replica) push(e *entry) {
 		r.producers.put(producerKey{e.stream, e.producer}, e.rec, r.op, r.opDone)
 	}
 	r.pending = append(r.pending, pendingOp{r.op, e.lsn})
-	r.fx.writes = append(r.fx.writes, write{op: r.op, entry: e, payload: e.payload, commit: r.commit})
+	r.fx.writes = append(r.fx.writes, write{op: r.op, entry: e, payload: e.payload, commit: r.commit, muts: muts})
 }
 
 // noteEntry counts a new entry in its stream's log.

@@ -192,7 +192,19 @@ func (g *writeGroup) add(q *queuedWrite) (payload int) {
 		g.index[q.hd] = len(g.ends)
 		g.ends = append(g.ends, groupEnd{q.hd, q.op})
 	}
-	b := g.batch
+	return put(g.batch, &q.write)
+}
+
+// batch is what writes are put into.
+type batch interface {
+	Set(key, value []byte)
+	SetDeferred(keyLen, valueLen int) (key, value []byte)
+	Delete(key []byte)
+	DeleteRange(lo, hi []byte)
+}
+
+// put puts one write into a batch and returns the bytes of its payload.
+func put(b batch, q *write) (payload int) {
 	for _, m := range q.muts {
 		switch {
 		case m.hi != nil:

@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"bytes"
+
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/millrace/millrace/internal/fault"
@@ -19,7 +21,8 @@ const maxRetainedBatch = 16 << 20
 type Batch struct {
 	s         *Store
 	b         *pebble.Batch
-	deletes   int // deletions among the writes
+	deletes   int        // deletions among the writes
+	ranges    []keyRange // deleted, in a log store
 	err       error
 	committed bool
 }
@@ -72,6 +75,9 @@ func (b *Batch) DeleteRange(lo, hi []byte) {
 	copy(op.Key, lo)
 	copy(op.Value, hi)
 	b.deletes++
+	if b.s.kind == kindLog && bytes.Compare(lo, hi) < 0 {
+		b.ranges = append(b.ranges, keyRange{bytes.Clone(lo), bytes.Clone(hi)})
+	}
 }
 
 // Len is the size of the batch as it will be written, in bytes.
@@ -88,7 +94,7 @@ func (b *Batch) Reset() {
 	} else {
 		b.b.Reset()
 	}
-	b.deletes, b.err, b.committed = 0, nil, false
+	b.deletes, b.ranges, b.err, b.committed = 0, nil, nil, false
 }
 
 // Close gives the batch's memory back. Safe to call twice; no other call may follow.

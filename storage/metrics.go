@@ -11,6 +11,7 @@ type Metrics struct {
 	Flushes      int64         // counter
 	Compactions  int64         // counter
 	CommitWaits  int64         // counter: commits that waited for compactions
+	Reclaims     int64         // counter: rounds of freeing what range deletes cover; log store
 	SpaceRefused int64         // counter: commits refused because the disk is nearly full
 
 	DiskBytes             uint64 // all files of the store
@@ -36,7 +37,7 @@ func (s *Store) Metrics() Metrics {
 	m := Metrics{
 		Commits: s.commits.Load(), CommitBytes: s.commitBytes.Load(),
 		Syncs: s.disk.syncs.Load(), SyncTime: time.Duration(s.disk.syncNanos.Load()),
-		CommitWaits: s.pressure.waits.Load(), SpaceRefused: s.space.refused.Load(),
+		CommitWaits: s.pressure.waits.Load(), SpaceRefused: s.space.refused.Load(), Reclaims: s.reclaim.runs.Load(),
 	}
 	if s.enter() != nil {
 		return m

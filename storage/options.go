@@ -2,6 +2,7 @@ package storage
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -27,6 +28,8 @@ type Options struct {
 	ReserveBytes uint64
 	// Logger gets Pebble's warnings and errors, and its events at debug level.
 	Logger *slog.Logger
+
+	reclaimAfter time.Duration // 0: the constant; tests shorten it
 }
 
 // DefaultOptions are good for a machine with some GiB of memory.

@@ -20,8 +20,9 @@ func (s *Store) pebbleOptions(o Options) *pebble.Options {
 		// Files that a compaction or range delete has made obsolete are removed at once: on a disk that is nearly full,
 		// space counts for more than a smooth latency of deletions.
 		TargetByteDeletionRate: 0,
-		// What a range delete covers can be freed only after the delete itself was flushed.
-		FlushDelayDeleteRange:      10 * time.Second,
+		// What a range delete covers can be freed only after the delete itself was flushed. (In a log store the reclaimer
+		// sees to that.)
+		FlushDelayDeleteRange:      time.Minute,
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 		L0CompactionThreshold:      4,
 		L0CompactionFileThreshold:  500,

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,7 @@ type Store struct {
 	sick     atomic.Pointer[fault.Error]
 	space    spaceWatch
 	pressure pressure
+	reclaim  reclaimer
 
 	commits     atomic.Int64
 	commitBytes atomic.Int64
@@ -97,6 +99,12 @@ func open(kind, dir string, o Options) (_ *Store, err error) {
 		return nil, classify(err, "open the %s store in %s", kind, dir)
 	}
 	s.pressure.start(s.db, d)
+	if kind == kindLog {
+		s.reclaim.after, s.reclaim.low = cmp.Or(o.reclaimAfter, reclaimAfter), s.space.low.Load
+		s.reclaim.start(s.db, func(err error) {
+			s.log.Warn("the space of deleted logs isn't free yet; Pebble frees it later", "error", err)
+		})
+	}
 	return s, nil
 }
 
@@ -183,6 +191,8 @@ func (s *Store) Commit(b *Batch, sync bool) error {
 		b.err = classify(err, "commit to the %s store in %s", s.kind, s.dir)
 		return b.err
 	}
+	s.reclaim.note(b.ranges)
+	b.ranges = nil
 	s.commits.Add(1)
 	s.commitBytes.Add(size)
 	return nil
@@ -216,11 +226,12 @@ func (s *Store) doClose() error {
 	s.life.Lock()
 	s.closed = true
 	s.life.Unlock()
+	close(s.disk.closed)
+	s.reclaim.stop()
 	s.pressure.stop()
 	if s.kind == kindState && s.Healthy() == nil {
 		err = s.db.Flush()
 	}
-	close(s.disk.closed)
 	if e := s.db.Close(); err == nil {
 		err = e
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -429,7 +430,12 @@ func TestPressure(t *testing.T) {
 
 // TestRangeDeleteFrees cuts the old end of logs, as retention does: the space comes back without values being rewritten.
 func TestRangeDeleteFrees(t *testing.T) {
-	s := mustOpen(t, openers[0], vfs.NewMem())
+	o := small(vfs.NewMem())
+	o.reclaimAfter = time.Millisecond
+	s, err := OpenLog("data", o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer mustClose(t, s)
 	value := make([]byte, 4<<10)
 	b := s.NewBatch()
@@ -458,9 +464,6 @@ func TestRangeDeleteFrees(t *testing.T) {
 	if err := s.Commit(b, true); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Flush(); err != nil {
-		t.Fatal(err)
-	}
 	waitFor(t, func() bool { return s.Metrics().BlobBytes < full.BlobBytes/4 })
 	if m := s.Metrics(); m.BytesCompacted > full.BlobBytes/4 {
 		t.Errorf("%d bytes were rewritten to free %d", m.BytesCompacted, full.BlobBytes-m.BlobBytes)
@@ -480,5 +483,27 @@ func TestRangeDeleteFrees(t *testing.T) {
 	mustClose(t, it)
 	if n != offsets/10 {
 		t.Errorf("%d batches left, want %d", n, offsets/10)
+	}
+}
+
+func TestMergeRanges(t *testing.T) {
+	for _, c := range []struct {
+		in, want string
+		most     int
+	}{
+		{"ab", "ab", 4}, {"cd ab", "ab cd", 4}, {"ac bd", "ad", 4}, {"ab bc", "ac", 4}, {"az bc", "az", 4},
+		{"ab cd ef gh ij", "ad eh ij", 4}, {"ab cd ef gh ij", "aj", 1}, {"ab cd ef", "ad ef", 2},
+	} {
+		var in []keyRange
+		for _, f := range strings.Fields(c.in) {
+			in = append(in, keyRange{[]byte(f[:1]), []byte(f[1:])})
+		}
+		var got []string
+		for _, k := range mergeRanges(in, c.most) {
+			got = append(got, string(k.lo)+string(k.hi))
+		}
+		if g := strings.Join(got, " "); g != c.want {
+			t.Errorf("%s, at most %d: %s, want %s", c.in, c.most, g, c.want)
+		}
 	}
 }

@@ -2,10 +2,12 @@ package test
 
 import (
 	"bufio"
+	"bytes"
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -88,7 +90,7 @@ func hourly(all []flight) map[string]string {
 	}
 	out := map[string]string{}
 	for k, a := range sums {
-		out[k] = fmt.Sprint(a.n, a.total, a.least, a.most)
+		out[k] = fmt.Sprintf("%d %d %d %d", a.n, a.total, a.least, a.most)
 	}
 	return out
 }
@@ -106,7 +108,7 @@ func readHourly(t *testing.T, addr, before string) map[string]string {
 		if _, twice := out[k]; twice {
 			t.Fatalf("%s is there twice", k)
 		}
-		out[k] = fmt.Sprint(r["n"], r["total"], r["least"], r["most"])
+		out[k] = fmt.Sprintf("%v %v %v %v", r["n"], r["total"], r["least"], r["most"])
 	}
 	return out
 }
@@ -132,21 +134,30 @@ type sendReport struct {
 
 func send(t *testing.T, addr, file string, extra ...string) sendReport {
 	t.Helper()
-	r := cli(t, nil, append([]string{"send", "flights", file, "--addr", addr, "--json"}, extra...)...)
-	if r.code != 0 {
-		t.Fatalf("send: exit %d: %s%s", r.code, r.out, r.err)
-	}
-	return lastReport(t, r.out)
+	return <-sendLater(t, addr, file, extra...)
 }
 
-func lastReport(t *testing.T, out string) sendReport {
+// sendLater sends in the background. The report of a failed send has nothing acknowledged.
+func sendLater(t *testing.T, addr, file string, extra ...string) <-chan sendReport {
 	t.Helper()
-	lines := strings.Split(strings.TrimSpace(out), "\n")
-	var rep sendReport
-	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &rep); err != nil {
-		t.Fatalf("%v in %q", err, out)
-	}
-	return rep
+	done := make(chan sendReport, 1)
+	go func() {
+		cmd := exec.Command(binary, append([]string{"send", "flights", file, "--addr", addr, "--json"}, extra...)...)
+		var out, errs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		if err := cmd.Run(); err != nil {
+			said := errs.String()
+			t.Errorf("send: %v\n%s%.500s", err, out.String(), said[strings.LastIndexByte(strings.TrimSpace(said), '\n')+1:])
+			done <- sendReport{}
+			return
+		}
+		var rep sendReport
+		if err := json.Unmarshal(out.Bytes(), &rep); err != nil {
+			t.Errorf("send: %v in %q", err, out.String())
+		}
+		done <- rep
+	}()
+	return done
 }
 
 func TestOneNode(t *testing.T) {
@@ -164,7 +175,7 @@ func TestOneNode(t *testing.T) {
 	s.kill()
 	s.start()
 	same(t, "after kill -9", readHourly(t, s.grpc, wait), want)
-	if c := one(t, s.grpc, "SELECT count(*) AS c, count(n) AS k, sum(n) AS s FROM flights"); fmt.Sprint(c["c"], c["s"]) != fmt.Sprint(n, n*(n-1)/2) {
+	if c := one(t, s.grpc, "SELECT count(*) AS c, count(n) AS k, sum(n) AS s FROM flights"); fmt.Sprintf("%v %v", c["c"], c["s"]) != fmt.Sprintf("%d %d", n, n*(n-1)/2) {
 		t.Fatalf("after kill -9: %v", c)
 	}
 	s.stop()
@@ -177,8 +188,7 @@ func TestThreeNodesAgree(t *testing.T) {
 	sql(t, servers[1].grpc, createFlights)
 	const n = 100_000
 	file := asJSON(t, n)
-	done := make(chan sendReport, 1)
-	go func() { done <- send(t, servers[2].grpc, file, "--rate", "50000") }()
+	done := sendLater(t, servers[2].grpc, file, "--rate", "50000")
 
 	// In the middle, through each node: the view equals the records up to its tick.
 	for i := 0; ; i++ {
@@ -210,11 +220,11 @@ func checkMiddle(t *testing.T, addr string) {
 	}
 	got, want := map[string]string{}, map[string]string{}
 	for _, r := range view {
-		got[fmt.Sprint(r["origin"], " ", r["destination"])] = fmt.Sprint(r["n"])
+		got[fmt.Sprintf("%v %v", r["origin"], r["destination"])] = fmt.Sprint(r["n"])
 	}
 	raw := sql(t, addr, fmt.Sprintf("SELECT origin, destination, count(*) AS n FROM flights WHERE delay > 0 AND _tick <= %v GROUP BY origin, destination", view[0]["tick"]))
 	for _, r := range raw {
-		want[fmt.Sprint(r["origin"], " ", r["destination"])] = fmt.Sprint(r["n"])
+		want[fmt.Sprintf("%v %v", r["origin"], r["destination"])] = fmt.Sprint(r["n"])
 	}
 	same(t, fmt.Sprintf("at tick %v", view[0]["tick"]), got, want)
 }
@@ -225,9 +235,8 @@ func TestKillAllInMidSend(t *testing.T) {
 	sql(t, servers[0].grpc, createFlights)
 	const n = 100_000
 	file := asJSON(t, n)
-	done := make(chan sendReport, 1)
 	addrs := servers[0].grpc + "," + servers[1].grpc + "," + servers[2].grpc
-	go func() { done <- send(t, addrs, file, "--rate", "50000") }()
+	done := sendLater(t, addrs, file, "--rate", "50000")
 	eventually(t, func() string {
 		if c := one(t, servers[0].grpc, "SELECT count(*) AS c FROM flights"); fmt.Sprint(c["c"]) < "1" {
 			return "nothing arrives"
@@ -255,7 +264,7 @@ func TestKillAllInMidSend(t *testing.T) {
 	wait := fmt.Sprintf("SET min_tick = %d; ", rep.Tick)
 	for _, s := range servers {
 		c := one(t, s.grpc, wait+"SELECT count(*) AS c, sum(n) AS s, min(n) AS lo, max(n) AS hi FROM flights")
-		if fmt.Sprint(c["c"], c["s"], c["lo"], c["hi"]) != fmt.Sprint(n, int64(n)*(n-1)/2, 0, n-1) {
+		if fmt.Sprintf("%v %v %v %v", c["c"], c["s"], c["lo"], c["hi"]) != fmt.Sprintf("%d %d 0 %d", n, n*(n-1)/2, n-1) {
 			t.Fatalf("through %s: %v", s.name, c)
 		}
 		same(t, "through "+s.name, readHourly(t, s.grpc, wait), hourly(flights()[:n]))

@@ -51,10 +51,17 @@ type testCluster struct {
 	data  []ids.Tick               // last tick with data that was told, by partition
 	tick  ids.Tick
 	model *model
+	wrap  func(*storage.Store) Store
+	ahead ids.Tick // how far a new view's created_tick lies above the last closed one
 }
 
 func newTestCluster(t *testing.T, nodes, partitions int, cfg func(*Config)) *testCluster {
-	c := &testCluster{
+	return newWrappedCluster(t, nodes, partitions, cfg, nil)
+}
+
+// newWrappedCluster is newTestCluster with something between the runtimes and their stores.
+func newWrappedCluster(t *testing.T, nodes, partitions int, cfg func(*Config), wrap func(*storage.Store) Store) *testCluster {
+	c := &testCluster{wrap: wrap,
 		t: t, cfg: cfg, logs: newMemLogs(partitions), first: map[ids.PartitionID]bool{}, data: make([]ids.Tick, partitions),
 		tick: streamCreated, model: &model{events: make([][]event, partitions)},
 	}
@@ -144,7 +151,11 @@ func (c *testCluster) start(n *testNode) {
 	}
 	n.conns = map[ids.NodeID]*grpc.ClientConn{}
 	n.store = store
-	rt, err := New(cfg, Deps{Store: store, Logs: c.logs, Logger: quiet(), Peers: peersFunc(func(to ids.NodeID) (grpc.ClientConnInterface, error) {
+	var deps Store = store
+	if c.wrap != nil {
+		deps = c.wrap(store)
+	}
+	rt, err := New(cfg, Deps{Store: deps, Logs: c.logs, Logger: quiet(), Peers: peersFunc(func(to ids.NodeID) (grpc.ClientConnInterface, error) {
 		return n.conn(c, to)
 	})})
 	if err != nil {
@@ -239,10 +250,11 @@ func (c *testCluster) createView(id ids.StreamID, v testView, startNow bool) *mo
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	created := c.tick + c.ahead
 	c.change(func(st *internalv1.ClusterState) {
-		st.Views = append(st.Views, &internalv1.ViewDef{Id: uint64(id), Name: v.name, Plan: raw, CreatedTick: uint64(c.tick), StartNow: startNow})
+		st.Views = append(st.Views, &internalv1.ViewDef{Id: uint64(id), Name: v.name, Plan: raw, CreatedTick: uint64(created), StartNow: startNow})
 	})
-	return &model{created: c.tick, events: c.model.events}
+	return &model{created: created, events: c.model.events}
 }
 
 // append adds records at the tick that is open: the one after c.tick that closeTick will close.

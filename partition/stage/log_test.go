@@ -19,6 +19,7 @@ type memLogs struct {
 	start []ids.Offset
 	fail  map[ids.PartitionID]int // reads that are still to fail
 	reads int
+	raws  map[[2]uint64]int // how often a batch was looked into, by partition and offset
 }
 
 type memBatch struct {
@@ -31,7 +32,7 @@ type memBatch struct {
 func newMemLogs(partitions int) *memLogs {
 	return &memLogs{
 		parts: make([][]memBatch, partitions), ends: make([]ids.Offset, partitions), start: make([]ids.Offset, partitions),
-		fail: map[ids.PartitionID]int{},
+		fail: map[ids.PartitionID]int{}, raws: map[[2]uint64]int{},
 	}
 }
 
@@ -106,7 +107,12 @@ func (l *memLogs) ReadTicks(p ids.PartitionID, _ ids.StreamID, from ids.Offset, 
 		}
 		more, err := fn(&LogBatch{
 			BaseOffset: b.base, Count: b.n, Tick: b.tick, TimeMicros: int64(b.tick),
-			Raw: func([]byte) ([]byte, error) { return b.raw, nil },
+			Raw: func([]byte) ([]byte, error) {
+				l.mu.Lock()
+				l.raws[[2]uint64{uint64(p), uint64(b.base)}]++
+				l.mu.Unlock()
+				return b.raw, nil
+			},
 		})
 		if err != nil || !more {
 			return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -126,7 +127,9 @@ func (r *randomRun) run(rounds int) {
 			r.checkSome()
 		}
 	}
-	r.tick()
+	for r.tick(); slices.ContainsFunc(r.views, func(v *runView) bool { return v.model.created > r.c.tick }); {
+		r.tick()
+	}
 	r.checkAll()
 }
 
@@ -152,6 +155,7 @@ func (r *randomRun) create(now bool) {
 	}
 	for _, v := range all {
 		r.nextView++
+		r.c.ahead = ids.Tick(r.rng.IntN(3) * r.rng.IntN(40_000))
 		rv := &runView{testView: v, id: r.nextView, now: now}
 		rv.model = r.c.createView(rv.id, v, now)
 		if now {
@@ -178,6 +182,9 @@ func sinceCreated(v testView) func(m *model, k ids.Tick) map[string]int64 {
 func (r *randomRun) checkSome() {
 	v := r.views[r.rng.IntN(len(r.views))]
 	tick := r.c.tick
+	if tick < v.model.created {
+		return
+	}
 	if back := ids.Tick(r.rng.IntN(300_000)); r.rng.IntN(2) == 0 && tick-back > v.model.created {
 		tick -= back
 	}

@@ -216,7 +216,7 @@ func (s *stateTable) written() {
 	switch {
 	case s.limit == 0:
 		s.young.reset()
-		s.complete = false
+		s.old, s.complete = nil, false
 	case s.young.bytes > s.limit:
 		s.complete = s.complete && s.old == nil
 		s.old, s.young = s.young, newTable()
