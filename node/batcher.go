@@ -225,13 +225,14 @@ func (l *lane) send(ctx context.Context) {
 
 func (l *lane) append(ctx context.Context, o *openBatch) {
 	payload := o.b.Payload()
+	batch := &millracev1.Batch{
+		Partition: uint32(l.partition), Count: uint32(o.b.Count()), UncompressedBytes: uint32(len(payload)),
+		Crc32C: record.Checksum(payload), Payload: payload,
+	}
+	shrink(batch)
 	// The batch carries several callers' records: one of them going away must not take the others' along.
 	l.n.router.append(context.WithoutCancel(ctx), appendJob{
-		stream: l.def, seenTick: o.seen,
-		batch: &millracev1.Batch{
-			Partition: uint32(l.partition), Count: uint32(o.b.Count()), UncompressedBytes: uint32(len(payload)),
-			Crc32C: record.Checksum(payload), Payload: payload,
-		},
+		stream: l.def, batch: batch, seenTick: o.seen,
 		done: func(a *millracev1.Appended, err error) {
 			l.mu.Lock()
 			l.inFlight--

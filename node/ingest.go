@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -140,6 +141,7 @@ func (s *ingest) start(ctx context.Context, req *millracev1.AppendRequest, forwa
 				refuse(err)
 				return
 			}
+			shrink(req.Batch)
 		}
 		s.n.router.append(ctx, appendJob{stream: def, batch: req.Batch, seenTick: seen, forwarded: forwarded,
 			done: func(a *millracev1.Appended, err error) {
@@ -221,6 +223,26 @@ func (s *ingest) checkBatch(b *millracev1.Batch) error {
 			b.Partition, b.Count, b.UncompressedBytes, count, len(raw)).WithReason("BATCH_MALFORMED")
 	}
 	return nil
+}
+
+// shrinkBytes is from what size on a batch is worth compressing.
+const shrinkBytes = 4 << 10
+
+// shrink compresses a batch that came uncompressed, where that saves an eighth or more: every byte of it is written twice on
+// each replica, and the disk is what a cluster runs out of first. S2 gives up quickly on what doesn't compress.
+func shrink(b *millracev1.Batch) {
+	if b.Compression != millracev1.Compression_COMPRESSION_NONE || len(b.Payload) < shrinkBytes {
+		return
+	}
+	buf := rawBuffers.Get().(*[]byte)
+	defer rawBuffers.Put(buf)
+	out, err := record.Compress((*buf)[:0], b.Payload, millracev1.Compression_COMPRESSION_S2)
+	*buf = out
+	if err != nil || len(out) > len(b.Payload)-len(b.Payload)/8 {
+		return // it stays as it came
+	}
+	b.Payload = bytes.Clone(out)
+	b.Compression, b.Crc32C = millracev1.Compression_COMPRESSION_S2, record.Checksum(b.Payload)
 }
 
 // outbox sends answers in the order put. It is bounded by the requests in flight, whose share is released after put.

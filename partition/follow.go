@@ -154,10 +154,10 @@ func (r *replica) take(e *entry) bool {
 		return false
 	}
 	st := r.streams[e.stream]
-	if r.cat.dropped(e.stream) {
-		e.gone, e.payload = true, nil
+	if r.cat.dropped(e.stream) || st != nil && e.end() <= st.start {
+		e.gone, e.payload = true, nil // dropped; or retention was about to remove it when the primary read it from disk
 	}
-	if st != nil && e.base != st.next && !(e.gone && (st.firstLSN == 0 || r.cat.dropped(e.stream))) {
+	if st != nil && e.base != st.next && !e.gone {
 		r.fail(r.corrupt("batch %d begins at offset %d of stream %d, which ends at %d", e.lsn, e.base, e.stream, st.next))
 		return false
 	}

@@ -257,6 +257,7 @@ type hardState struct {
 	baseTerm  term
 	baseBytes uint64
 	first     LSN // of the index: below it retention has removed everything
+	commit    LSN // when this was written; entries say it too
 	failed    bool
 	// members are those that have been in sync since they hold the partition, of the last configuration seen.
 	members []ids.NodeID
@@ -274,7 +275,7 @@ func (s *hardState) append(dst []byte) []byte {
 	}
 	dst = append(dst, formatVersion, flags)
 	for _, v := range [...]uint64{
-		uint64(s.term.epoch), s.term.boot, uint64(s.base), uint64(s.baseTerm.epoch), s.baseTerm.boot, s.baseBytes, uint64(s.first),
+		uint64(s.term.epoch), s.term.boot, uint64(s.base), uint64(s.baseTerm.epoch), s.baseTerm.boot, s.baseBytes, uint64(s.first), uint64(s.commit),
 	} {
 		dst = le.AppendUint64(dst, v)
 	}
@@ -289,7 +290,7 @@ func (s *hardState) append(dst []byte) []byte {
 
 func (s *hardState) decode(src []byte) error {
 	bad := fault.New(fault.Corrupted, "a replica's state of %d bytes isn't one", len(src))
-	const fixed = 2 + 7*8
+	const fixed = 2 + 8*8
 	if len(src) < fixed || src[0] != formatVersion || src[1] > 1 {
 		return bad
 	}
@@ -297,7 +298,7 @@ func (s *hardState) decode(src []byte) error {
 	u := func(i int) uint64 { return le.Uint64(src[2+8*i:]) }
 	*s = hardState{
 		failed: src[1] == 1, term: term{ids.Epoch(u(0)), u(1)}, base: LSN(u(2)),
-		baseTerm: term{ids.Epoch(u(3)), u(4)}, baseBytes: u(5), first: LSN(u(6)),
+		baseTerm: term{ids.Epoch(u(3)), u(4)}, baseBytes: u(5), first: LSN(u(6)), commit: LSN(u(7)),
 	}
 	rest := src[fixed:]
 	for _, list := range [...]*[]ids.NodeID{&s.members, &s.joining} {

@@ -113,7 +113,7 @@ func (r *replica) loadIndex(it diskIter) error {
 	if last.lsn != 0 {
 		r.end, r.endBytes = last.lsn, last.totalBytes+uint64(last.payloadLen)
 		r.lastTick, r.lastTime = last.tick, last.timeMicros
-		r.commit = max(r.commit, min(r.commitAtLast, r.end))
+		r.commit = max(r.commit, min(max(r.commitAtLast, r.hard.commit), r.end))
 	}
 	r.durable, r.memFirst = r.end, r.end+1
 	r.commitPos = commitPos{bytes: r.hard.baseBytes}

@@ -224,6 +224,7 @@ func (r *replica) termMut(e ids.Epoch) mutation {
 }
 
 func (r *replica) stateMut() mutation {
+	r.hard.commit = r.commit
 	return mutation{key: stateKey(r.id), value: r.hard.append(nil)}
 }
 
@@ -236,7 +237,7 @@ func (r *replica) push(e *entry) {
 	r.end, r.endBytes = e.lsn, e.pos()
 	r.lastTick, r.lastTime = e.tick, e.timeMicros
 	r.tail.push(e)
-	r.noteEntry(e)
+	muts = append(muts, r.noteEntry(e)...)
 	r.op++
 	if e.producer != 0 && !r.cat.dropped(e.stream) {
 		r.producers.put(producerKey{e.stream, e.producer}, e.rec, r.op, r.opDone)
@@ -246,25 +247,33 @@ func (r *replica) push(e *entry) {
 }
 
 // noteEntry counts a new entry in its stream's log.
-func (r *replica) noteEntry(e *entry) {
+func (r *replica) noteEntry(e *entry) []mutation {
+	if r.cat.dropped(e.stream) {
+		return nil
+	}
 	st := r.streams[e.stream]
 	if st == nil {
-		if r.cat.dropped(e.stream) {
-			return
-		}
 		st = &streamLog{start: e.base, committed: e.base, startBytes: e.streamBytes, committedBytes: e.streamBytes}
 		r.streams[e.stream] = st
 	}
-	switch {
-	case !e.gone:
+	if e.gone && e.end() <= st.start {
+		return nil // a reset has told already that the stream starts later
+	}
+	st.next, st.nextBytes = e.end(), e.streamBytes+uint64(e.payloadLen)
+	if !e.gone {
 		if st.firstLSN == 0 {
 			st.firstLSN = e.lsn
 		}
-	case st.firstLSN == 0: // nothing before it is there either
-		st.start, st.startBytes = e.end(), e.streamBytes+uint64(e.payloadLen)
-		st.committed, st.committedBytes = max(st.committed, st.start), max(st.committedBytes, st.startBytes)
+		return nil
 	}
-	st.next, st.nextBytes = e.end(), e.streamBytes+uint64(e.payloadLen)
+	// The primary's retention has removed it, so it was committed, and with it everything before it in the stream.
+	st.start, st.startBytes, st.firstLSN = st.next, st.nextBytes, 0
+	st.committed, st.committedBytes = st.next, st.nextBytes
+	fact := streamFact{st.start, st.startBytes, st.next, st.nextBytes, e.tick, e.timeMicros}
+	return []mutation{
+		{key: logKey(r.id, e.stream, 0), hi: logKey(r.id, e.stream, st.start)},
+		{key: streamKey(r.id, e.stream), value: fact.append(nil)},
+	}
 }
 
 // advance moves the commit LSN up to `to` and completes what waited for it.

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -19,8 +20,8 @@ type Options struct {
 	Cache *Cache
 	// CacheBytes is the size of the store's own cache, in bytes; unused with Cache. At least 1 MiB.
 	CacheBytes int64
-	// MemTableBytes is the size of one table in memory, in bytes. A log store has up to four of them, a state store
-	// three; while the oldest is being flushed, writes go to the next.
+	// MemTableBytes is the size of one table in memory, in bytes, on top of the cache. A log store has up to four of them, a
+	// state store three; while the oldest is being flushed, writes go to the next.
 	MemTableBytes int
 	// ReserveBytes is the free space of the disk, in bytes, below which batches larger than 4 KiB that aren't only
 	// deletions are refused with Exhausted DISK_FULL (which ends by itself once there is space again), so that retention
@@ -59,15 +60,45 @@ func (o *Options) Validate() error {
 }
 
 // Cache holds uncompressed blocks for the stores that share it.
-type Cache struct{ c *pebble.Cache }
-
-// NewCache makes a cache of that many bytes. Close releases it after the stores that use it were closed.
-func NewCache(bytes int64) *Cache { return &Cache{pebble.NewCache(bytes)} }
-
-// Close gives the memory back once no store uses it. Safe to call twice.
-func (c *Cache) Close() {
-	if c.c != nil {
-		c.c.Unref()
-		c.c = nil
-	}
+type Cache struct {
+	bytes  int64
+	mu     sync.Mutex
+	c      *pebble.Cache // made for the first store
+	closed bool
 }
+
+// NewCache makes a cache of that many bytes, for a log and a state store with memtables of the same size. Close releases
+// it after the stores that use it were closed.
+func NewCache(bytes int64) *Cache { return &Cache{bytes: bytes} }
+
+// Close gives the memory back once no store uses it. Safe to call twice; no store may be opened with it any more.
+func (c *Cache) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.c != nil && !c.closed {
+		c.c.Unref()
+	}
+	c.closed = true
+}
+
+// use returns the cache for one more store, which has to Unref it. Pebble takes the memory of memtables out of the cache,
+// which with memtables as large as ours would leave it none, so that every Get reads a filter from the file; hence the
+// addition.
+func (c *Cache) use(memTableBytes int) (*pebble.Cache, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, fault.New(fault.Internal, "storage: a store is opened with a cache that was closed")
+	}
+	if c.c == nil {
+		c.c = pebble.NewCache(c.bytes + int64(memTableBytes)*(logMemTables+stateMemTables))
+	}
+	c.c.Ref()
+	return c.c, nil
+}
+
+// How many memtables a store has at most, the ones being flushed included.
+const (
+	logMemTables   = 4
+	stateMemTables = 3
+)

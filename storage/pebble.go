@@ -8,7 +8,7 @@ import (
 )
 
 // pebbleOptions are what both stores have in common and what sets them apart. The caller releases the cache.
-func (s *Store) pebbleOptions(o Options) *pebble.Options {
+func (s *Store) pebbleOptions(o Options) (*pebble.Options, error) {
 	logger := pebbleLog{s}
 	po := &pebble.Options{
 		FS:                 s.disk,
@@ -30,24 +30,24 @@ func (s *Store) pebbleOptions(o Options) *pebble.Options {
 		L0StopWritesThreshold: 1 << 20,
 		EventListener:         s.listener(logger),
 	}
-	if o.Cache != nil {
-		po.Cache = o.Cache.c
-		po.Cache.Ref()
-	} else {
-		po.Cache = pebble.NewCache(o.CacheBytes)
-	}
 	if s.kind == kindLog {
 		logOptions(po)
 	} else {
 		stateOptions(po)
 	}
-	return po
+	if o.Cache != nil {
+		var err error
+		po.Cache, err = o.Cache.use(o.MemTableBytes)
+		return po, err
+	}
+	po.Cache = pebble.NewCache(o.CacheBytes + int64(po.MemTableStopWritesThreshold)*int64(o.MemTableBytes)) // see Cache.use
+	return po, nil
 }
 
 // logOptions: large batches come in at the speed of the disk, with an fsync each, are read back soon (from the cache of
 // the operating system) or never, and go by range deletes.
 func logOptions(po *pebble.Options) {
-	po.MemTableStopWritesThreshold = 4
+	po.MemTableStopWritesThreshold = logMemTables
 	// The values are compressed by whoever made them, or not on purpose.
 	po.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
 	// Have the disk begin to write while the rest of a batch is still being copied; the fsync then finds less to do.
@@ -82,7 +82,7 @@ func logOptions(po *pebble.Options) {
 // stateOptions: small values, many reads by key (most of them of keys that aren't there), no write-ahead log.
 func stateOptions(po *pebble.Options) {
 	po.DisableWAL = true
-	po.MemTableStopWritesThreshold = 3
+	po.MemTableStopWritesThreshold = stateMemTables
 	po.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
 	po.BytesPerSync = 1 << 20
 	po.FlushSplitBytes = 2 << 20

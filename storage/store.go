@@ -81,7 +81,10 @@ func open(kind, dir string, o Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	po := s.pebbleOptions(o)
+	po, err := s.pebbleOptions(o)
+	if err != nil {
+		return nil, err
+	}
 	defer po.Cache.Unref()
 	if s.db, err = pebble.Open(dir, po); err != nil {
 		if cause := d.failed(); cause != nil {

@@ -211,6 +211,46 @@ func TestSharedCache(t *testing.T) {
 	}
 	mustClose(t, log)
 	mustClose(t, state)
+	_, err = OpenLog("log", o)
+	wantFault(t, err, fault.Internal, "INTERNAL")
+}
+
+// TestCacheBesideMemTables makes sure that memtables don't take the cache's room.
+func TestCacheBesideMemTables(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		o := small(vfs.NewMem())
+		o.MemTableBytes, o.CacheBytes = 4<<20, 1<<20
+		if shared {
+			o.Cache = NewCache(1 << 20)
+			defer o.Cache.Close()
+		}
+		s, err := OpenState("data", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 2000 {
+			set(t, s, false, fmt.Sprintf("k%04d", i), strings.Repeat("v", 200))
+		}
+		if err := s.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		get := func() {
+			for i := range 2000 {
+				_, c, err := s.Get(fmt.Appendf(nil, "k%04d", i))
+				if err != nil {
+					t.Fatal(err)
+				}
+				mustClose(t, c)
+			}
+		}
+		get()
+		before := s.Metrics()
+		get()
+		if m := s.Metrics(); m.CacheMisses != before.CacheMisses || m.CacheHits == before.CacheHits {
+			t.Errorf("shared=%v: reading anew, %d blocks come from files, %d from the cache", shared, m.CacheMisses-before.CacheMisses, m.CacheHits-before.CacheHits)
+		}
+		mustClose(t, s)
+	}
 }
 
 func TestClosed(t *testing.T) {

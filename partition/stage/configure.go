@@ -353,7 +353,7 @@ func (rt *Runtime) openFeed(g *group, src int, node ids.NodeID, epoch ids.Epoch)
 		rt.failView(g.view, fault.New(fault.Internal, "stage: partition %d has no source", f.p))
 		return
 	}
-	f.reader = newReaderFor(f)
+	f.reader = newReaderFor(s, f)
 	if err := s.attach(f.reader); err != nil {
 		g.lost(f)
 	}

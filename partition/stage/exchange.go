@@ -180,14 +180,13 @@ func (o *outlet) attach(a *internalv1.Attach) error {
 		}
 		targets[i] = ids.PartitionID(t)
 	}
-	f := &outFeed{id: a.Feed, reader: newReader(targets, s.view.partitions, positionOf(a.Position), int64(a.Window))}
+	f := &outFeed{id: a.Feed, reader: newReader(s, targets, positionOf(a.Position), int64(a.Window))}
 	f.reader.durable = ids.Offset(a.Durable)
 	for _, x := range a.Stops {
 		f.reader.stops = append(f.reader.stops, ids.Offset(x))
 	}
 	f.reader.deliver = func(st *step, cost int64) { o.enqueue(f, outStep{st, cost}) }
 	f.reader.refused = func(reason string, failed bool) { o.refuse(f.id, reason, failed) }
-	f.reader.source = s
 	o.mu.Lock()
 	if o.feeds == nil {
 		o.mu.Unlock()

@@ -79,9 +79,9 @@ func (g *group) lost(f *feed) {
 }
 
 // newReaderFor makes the source's side of a feed on this node.
-func newReaderFor(f *feed) *reader {
+func newReaderFor(s *source, f *feed) *reader {
 	g := f.group
-	r := newReader(f.targets, g.view.partitions, f.pos, f.window)
+	r := newReader(s, f.targets, f.pos, f.window)
 	r.stops, r.durable = f.stops, f.durable
 	r.deliver = func(st *step, cost int64) { g.receive(f, st, cost) }
 	r.refused = func(string, bool) { g.lost(f) } // Configure, which stopped the source, opens the next one

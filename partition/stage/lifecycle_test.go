@@ -84,7 +84,9 @@ func TestLowWater(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	def := streamDef()
 	def.RetentionBytes = 1
-	c.change(func(st *internalv1.ClusterState) { st.Streams = []*internalv1.StreamDef{{Stream: def, CreatedTick: uint64(streamCreated)}} })
+	c.change(func(st *internalv1.ClusterState) {
+		st.Streams = []*internalv1.StreamDef{{Stream: def, CreatedTick: uint64(streamCreated)}}
+	})
 	if _, any := c.nodes[0].rt.LowWater(testStream, 0); any {
 		t.Error("a stream without views is held")
 	}
@@ -286,7 +288,7 @@ func TestSlowReader(t *testing.T) {
 	var mu sync.Mutex
 	var ticks []ids.Tick
 	var owed int64
-	r := newReader([]ids.PartitionID{0, 1}, 2, position{through: 0}, 3000)
+	r := newReader(s, []ids.PartitionID{0, 1}, position{through: 0}, 3000)
 	r.refused = func(string, bool) {}
 	r.deliver = func(st *step, cost int64) {
 		mu.Lock()

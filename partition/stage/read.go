@@ -247,6 +247,10 @@ func (t *target) acquire() (*sharedSnapshot, error) {
 		if err := t.flush(); err != nil {
 			return nil, err
 		}
+		if t.rows.dirty() {
+			return nil, fault.New(fault.Unavailable, "view %q can't be read in partition %d until it has stored what it holds; retry",
+				t.view.name, t.p)
+		}
 	}
 	if s := t.snap; s != nil && s.refs > 0 && s.changed == t.rows.changed {
 		s.refs++

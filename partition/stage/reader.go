@@ -21,16 +21,17 @@ type reader struct {
 
 	outstanding atomic.Int64 // bytes delivered and not yet released
 
+	source *source
+
 	// guarded by the source's mu
-	source  *source
 	pos     position // after the last step that was delivered
 	scan    *scan
 	stalled time.Time // since when it has been full
 	closed  bool
 }
 
-func newReader(targets []ids.PartitionID, partitions int, pos position, window int64) *reader {
-	r := &reader{targets: targets, want: make([]bool, partitions), pos: pos, window: window}
+func newReader(s *source, targets []ids.PartitionID, pos position, window int64) *reader {
+	r := &reader{source: s, targets: targets, want: make([]bool, s.view.partitions), pos: pos, window: window}
 	for _, t := range targets {
 		r.want[t] = true
 	}

@@ -314,14 +314,13 @@ func wanted(want []bool, readers []*reader, partitions int) []bool {
 	return want
 }
 
-// attach adds a reader. It may get its first step before attach returns.
+// attach adds a reader made for this source. It may get its first step before attach returns.
 func (s *source) attach(r *reader) error {
 	s.mu.Lock()
-	if s.stopped {
+	if s.stopped || r.closed {
 		s.mu.Unlock()
 		return fault.New(fault.NotPrimary, "partition %d of view %q isn't read here any more", s.p, s.view.name)
 	}
-	r.source = s
 	s.readers = append(s.readers, r)
 	s.mu.Unlock()
 	s.setDurable(r, r.durable)

@@ -240,7 +240,8 @@ func (t *target) pushEarly(tick ids.Tick, items []item) error {
 		return nil
 	}
 	if t.partial == 0 {
-		if err := t.flush(); err != nil {
+		// Without room on the disk it stays in memory until the tick ends; reads are refused meanwhile.
+		if err := t.flush(); err != nil && !errors.Is(err, fault.Of(fault.Exhausted)) {
 			return err
 		}
 		t.partial = tick
@@ -406,28 +407,25 @@ func (t *target) house(now time.Time, refresh bool) error {
 	if t.closed || t.view.failed.Load() != nil {
 		return nil
 	}
-	if t.group.unblock(t, false) {
-		if err := t.flush(); err != nil {
-			if errors.Is(err, fault.Of(fault.Exhausted)) {
-				return nil
-			}
-			return err
-		}
+	blocked := t.group.unblock(t, false)
+	due := !t.dirtyFrom.IsZero() && now.Sub(t.dirtyFrom) >= t.flushAge()
+	if refresh && t.dirtyFrom.IsZero() {
+		t.group.mu.Lock()
+		due = t.group.arrivals != t.arrivals
+		t.group.mu.Unlock()
+	}
+	if !due && !blocked {
+		return nil
+	}
+	err := t.flush()
+	if errors.Is(err, fault.Of(fault.Exhausted)) {
+		return nil // again next time
+	}
+	if err == nil && blocked {
 		t.group.unblock(t, true)
 		t.rt.sched.wake(t)
 	}
-	if !t.dirtyFrom.IsZero() && now.Sub(t.dirtyFrom) >= t.flushAge() {
-		return t.flush()
-	}
-	if refresh && t.dirtyFrom.IsZero() {
-		t.group.mu.Lock()
-		moved := t.group.arrivals != t.arrivals
-		t.group.mu.Unlock()
-		if moved {
-			return t.flush()
-		}
-	}
-	return nil
+	return err
 }
 
 // close ends the target; what isn't stored is forgotten unless flush came first.

@@ -56,10 +56,13 @@ func partitionsFor(nodes int) int {
 }
 
 func compressionName(c client.Compression) string {
-	if c == client.NoCompression {
+	switch c {
+	case client.NoCompression:
 		return "none"
+	case client.S2:
+		return "s2"
 	}
-	return "s2"
+	return "zstd"
 }
 
 func (b *bench) appendFigures(c *nodes, replicas, size int, kind string, compression client.Compression) (appendRun, error) {

@@ -60,7 +60,7 @@ func run(ctx context.Context, quick, peers bool, peersDir, only, binary, file st
 		return err
 	}
 	defer out.Close()
-	b := &bench{ctx: ctx, binary: binary, dir: dir, out: out, quick: quick, peers: peersDir, length: 8 * time.Second}
+	b := &bench{ctx: ctx, binary: binary, dir: dir, out: out, quick: quick, peers: peersDir, length: 6 * time.Second}
 	if quick {
 		b.length = 2 * time.Second
 	}
