@@ -36,6 +36,7 @@ type producerState struct {
 type verdict struct {
 	err       error         // refuse with this
 	loseAck   bool          // append, and never answer
+	swallow   bool          // neither append nor answer
 	cutBefore bool          // end the stream instead of appending
 	cutAfter  bool          // append, then end the stream instead of answering
 	delay     time.Duration // answer later; answers then overtake each other
@@ -274,7 +275,7 @@ func (n *node) AppendStream(stream millracev1.Ingest_AppendStreamServer) error {
 		switch {
 		case v.cutBefore || v.cutAfter:
 			return fault.New(fault.Unavailable, "cut")
-		case v.loseAck:
+		case v.loseAck, v.swallow:
 			continue
 		case v.delay > 0:
 			late.Add(1)
@@ -307,7 +308,7 @@ func (c *cluster) append(node int, req *millracev1.AppendRequest) (*millracev1.A
 	}
 	b := req.Batch
 	switch {
-	case v.cutBefore:
+	case v.cutBefore, v.swallow:
 		return resp, v
 	case v.err != nil:
 		refuse(v.err)

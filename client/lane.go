@@ -279,15 +279,26 @@ func (l *lane) streamFailed(s *appendStream, err error) {
 func (l *lane) leaveStream() { l.stream, l.ready, l.moving = nil, false, false }
 
 // rerouted has the lane go on at its partition's primary if it goes elsewhere. Batches under way are waited for, so
-// that none overtakes another.
+// that none overtakes another; but not for long: the node may have forwarded them to a primary that is lost.
 func (l *lane) rerouted() {
 	addr, ok := l.p.primary(l.id)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if ok && l.stream != nil && l.stream.node.addr != addr {
-		l.moving = true
-		l.kick()
+	if !ok || l.stream == nil || l.stream.node.addr == addr {
+		return
 	}
+	if l.unanswered(time.Now()) {
+		l.leaveStream()
+		l.restart()
+	} else {
+		l.moving = true
+	}
+	l.kick()
+}
+
+// unanswered tells whether the oldest batch under way has been waiting for an answer for a long time.
+func (l *lane) unanswered(now time.Time) bool {
+	return l.sent > 0 && !l.queue[0].done && now.Sub(l.queue[0].sentAt) > silence
 }
 
 // restart begins a new attempt: everything that isn't done will be sent again.
@@ -340,9 +351,13 @@ func (l *lane) pop() {
 }
 
 // expire gives up batches that were not acknowledged within the timeout. What was sent and not answered may have been
-// appended, now or later, so all of that goes together and the rest gets new numbers.
+// appended, now or later, so all of that goes together and the rest gets new numbers. While an answer is long in coming,
+// it has the routes looked up.
 func (l *lane) expire(now time.Time) {
 	l.mu.Lock()
+	if l.unanswered(now) {
+		signal(l.p.refresh)
+	}
 	if len(l.queue) == 0 || now.Sub(l.queue[0].sealed) < l.p.opts.timeout {
 		l.mu.Unlock()
 		return

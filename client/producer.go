@@ -24,6 +24,8 @@ const (
 	recordOverhead = 40
 	// routeInterval is how often routes are looked up without a reason to: a node that forwards hides a stale one.
 	routeInterval = 10 * time.Second
+	// minRouteInterval is the least time between two lookups.
+	minRouteInterval = 50 * time.Millisecond
 	// checkInterval is how often timeouts are checked while something is unacknowledged.
 	checkInterval = 100 * time.Millisecond
 )
@@ -471,7 +473,7 @@ func (p *Producer) route() {
 		for _, l := range p.lanes {
 			l.rerouted()
 		}
-		if err := pause(p.ctx, 2*minRetryDelay); err != nil { // not more often than this
+		if err := pause(p.ctx, minRouteInterval); err != nil {
 			return
 		}
 	}

@@ -226,6 +226,9 @@ func TestAllRestart(t *testing.T) {
 	}
 	var highest ids.Tick
 	for _, n := range nodes {
+		n.mux.stop() // all of them at once: none may take over another's partitions
+	}
+	for _, n := range nodes {
 		n.kill()
 		tick, _ := n.ticks.seen()
 		highest = max(highest, tick)
@@ -420,22 +423,28 @@ func mustEncode(t *testing.T, cmd *internalv1.Command) []byte {
 
 func TestTicksFollowAppends(t *testing.T) {
 	nodes := startThree(t, nil)
-	_, others := leaderOf(t, nodes)
+	leader, others := leaderOf(t, nodes)
 	n := others[0]
-	eventually(t, "quiet", func() bool {
-		a, _ := n.LastTick()
-		time.Sleep(60 * time.Millisecond) // the very pace is what is waited for
-		b, _ := n.LastTick()
-		return b-a < 150_000
-	})
-	_, before := n.ticks.seen()
-	began := time.Now()
-	n.appends.Add(1)
-	n.RequestTick()
-	eventually(t, "ticks come at once", func() bool { _, c := n.ticks.seen(); return c >= before+3 })
-	took := time.Since(began)
-	t.Logf("three ticks after %v", took)
-	if took > 90*time.Millisecond {
-		t.Errorf("three ticks took %v: as slow as in quiet times", took)
+	// A loaded machine may delay any one of them.
+	for try := 0; ; try++ {
+		eventually(t, "ticks are at their quiet pace", func() bool {
+			l := leader.lead.Load()
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.oracle.pace(time.Now()) == leader.cfg.Ticks.Quiet
+		})
+		_, before := n.ticks.seen()
+		began := time.Now()
+		n.appends.Add(1)
+		n.RequestTick()
+		eventually(t, "ticks come", func() bool { _, c := n.ticks.seen(); return c >= before+3 })
+		took := time.Since(began)
+		t.Logf("three ticks after %v", took)
+		if took < leader.cfg.Ticks.Quiet {
+			return
+		}
+		if try == 10 {
+			t.Fatalf("three ticks take %v: as slow as in quiet times", took)
+		}
 	}
 }

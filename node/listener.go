@@ -22,12 +22,11 @@ const acceptBacklog = 128
 
 // sharedListener splits one TCP port between gRPC and Raft by a connection's first byte.
 type sharedListener struct {
-	tcp     net.Listener
-	advised net.Addr
-	grpc    *side
-	raft    *side
-	greet   sync.WaitGroup
-	limit   chan struct{} // one token a connection
+	tcp   net.Listener
+	grpc  *side
+	raft  *side
+	greet sync.WaitGroup
+	limit chan struct{} // one token a connection
 }
 
 // newSharedListener takes over tcp. At most maxConns connections are open at once; the next ones are closed at once,

@@ -70,7 +70,7 @@ func (r *replica) minInSync() int {
 
 // openFor tells whether the append can be stamped now.
 func (r *replica) openFor(q *appendReq) bool {
-	return r.primary.open != 0 && q.seen <= r.primary.open && !r.handingOver() && !r.primary.superseded
+	return r.primary.open != 0 && q.seen <= r.primary.open && !r.handingOver() && !r.primary.superseded && r.opDone >= r.loadOp
 }
 
 func (r *replica) notOpen(q *appendReq) error {
@@ -107,7 +107,7 @@ func (r *replica) admit(now time.Duration, q *appendReq) {
 		return
 	}
 	e := &entry{header: q.header, payload: q.payload, at: now, charged: true}
-	if q.producer != 0 && !r.admitSequence(q, e) {
+	if q.producer != 0 && !r.admitSequence(now, q, e) {
 		return
 	}
 	e.partition, e.term, e.lsn = r.id, r.hard.term, r.end+1
@@ -138,7 +138,7 @@ func (r *replica) admit(now time.Duration, q *appendReq) {
 
 // admitSequence checks an idempotent producer's sequence number and puts its record into e. It reports whether the
 // batch is to be appended; if not it has been answered, or waits for the first copy to be committed.
-func (r *replica) admitSequence(q *appendReq, e *entry) bool {
+func (r *replica) admitSequence(now time.Duration, q *appendReq, e *entry) bool {
 	rec, err := r.producers.get(producerKey{q.stream, q.producer}, r.opDone)
 	if err != nil {
 		r.refuse(q, err)
@@ -146,17 +146,17 @@ func (r *replica) admitSequence(q *appendReq, e *entry) bool {
 	}
 	switch {
 	case rec == nil && q.sequence != 1:
-		r.refuse(q, fault.New(fault.Conflict, "partition %d doesn't know producer %d, which begins with sequence %d; begin with 1",
+		r.doubt(now, q, fault.New(fault.Conflict, "partition %d doesn't know producer %d, which begins with sequence %d; begin with 1",
 			r.id, q.producer, q.sequence).WithReason("UNKNOWN_PRODUCER"))
 		return false
 	case rec == nil:
 		return true
 	case q.sequence > rec.last+1 || q.sequence == 0:
-		r.refuse(q, fault.New(fault.Conflict, "partition %d expects sequence %d of producer %d, not %d; send what is missing",
+		r.doubt(now, q, fault.New(fault.Conflict, "partition %d expects sequence %d of producer %d, not %d; send what is missing",
 			r.id, rec.last+1, q.producer, q.sequence).WithReason("OUT_OF_SEQUENCE"))
 		return false
 	case q.sequence <= rec.last:
-		r.repeat(q, rec)
+		r.repeat(now, q, rec)
 		return false
 	case rec.n == rememberedResults && rec.results[0].lsn > r.commit:
 		r.refuse(q, fault.New(fault.Exhausted, "partition %d: %d batches of producer %d wait for their commit; retry",
@@ -168,10 +168,10 @@ func (r *replica) admitSequence(q *appendReq, e *entry) bool {
 }
 
 // repeat answers a batch that is in the log already with what its first copy got, once that is committed.
-func (r *replica) repeat(q *appendReq, rec *producerRecord) {
+func (r *replica) repeat(now time.Duration, q *appendReq, rec *producerRecord) {
 	res, ok := rec.find(q.sequence)
 	if !ok {
-		r.refuse(q, fault.New(fault.Conflict, "partition %d has sequence %d of producer %d, but remembers only the last %d; it was appended",
+		r.doubt(now, q, fault.New(fault.Conflict, "partition %d has sequence %d of producer %d, but remembers only the last %d; it was appended",
 			r.id, q.sequence, q.producer, rec.n).WithReason("DUPLICATE_SEQUENCE"))
 		return
 	}
@@ -190,4 +190,51 @@ func unknownStream(c *catalog, s ids.StreamID) error {
 		return fault.New(fault.Unavailable, "stream %d isn't known here yet; retry", s).WithRetryAfter(20 * time.Millisecond)
 	}
 	return fault.New(fault.NotFound, "stream %d doesn't exist; it was dropped", s).WithReason("UNKNOWN_STREAM")
+}
+
+// verdict is a refusal that waits until it is sure that this node was still the primary when it was made.
+type verdict struct {
+	q        *appendReq
+	err      error
+	barrier  uint64
+	deadline time.Duration
+}
+
+// doubt refuses a batch for what the log says of its producer. A primary that was replaced without knowing may lack
+// what the producer was told by its successor; its word would make the producer begin anew, and append twice. So every
+// in-sync member is asked first whether it still follows.
+func (r *replica) doubt(now time.Duration, q *appendReq, err error) {
+	ps := &r.primary
+	if len(ps.verdicts) >= maxHeld {
+		r.refuse(q, fault.New(fault.Exhausted, "partition %d: %d refused appends wait; retry", r.id, len(ps.verdicts)).
+			WithRetryAfter(20*time.Millisecond))
+		return
+	}
+	ps.probes++
+	ps.barrier = ps.probes
+	ps.verdicts = append(ps.verdicts, verdict{q, err, ps.barrier, now + r.opt.holdWait})
+	r.wakeStreaming()
+	r.judge()
+}
+
+// judge tells the verdicts that are sure by now.
+func (r *replica) judge() {
+	ps := &r.primary
+	if len(ps.verdicts) == 0 || !ps.established {
+		return
+	}
+	sure := ps.probes
+	for _, p := range ps.peers {
+		if p.counts() {
+			sure = min(sure, p.echo)
+		}
+	}
+	n := 0
+	for n < len(ps.verdicts) && ps.verdicts[n].barrier <= sure {
+		r.refuse(ps.verdicts[n].q, ps.verdicts[n].err)
+		n++
+	}
+	if ps.verdicts = ps.verdicts[n:]; len(ps.verdicts) == 0 {
+		ps.verdicts = nil
+	}
 }

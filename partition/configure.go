@@ -114,7 +114,7 @@ func (r *replica) wipe(base LSN, baseTerm term, baseBytes uint64) {
 	for i := range r.pending {
 		r.pending[i].lsn = base
 	}
-	r.write(mutation{key: lo, hi: hi}, r.stateMut())
+	r.loadOp = r.write(mutation{key: lo, hi: hi}, r.stateMut())
 }
 
 // dropStream removes a stream's log: the stream isn't in the catalog any more.

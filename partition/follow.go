@@ -99,7 +99,11 @@ func (r *replica) receive(now time.Duration, from ids.NodeID, m received) {
 		return
 	}
 	prev, prevTerm := LSN(m.Prev), termOf(m.PrevTerm)
-	if !r.has(prev, prevTerm) {
+	loading := r.opDone < r.loadOp
+	if loading && m.Probe != 0 {
+		return // the primary asks again
+	}
+	if loading || !r.has(prev, prevTerm) {
 		if m.Probe == 0 && len(m.entries) == 0 {
 			return
 		}
@@ -119,7 +123,7 @@ func (r *replica) receive(now time.Duration, from ids.NodeID, m received) {
 	r.known = max(r.known, LSN(m.Commit))
 	r.advance(now, r.commitKnown())
 	if m.Probe != 0 {
-		r.probe = m.Probe
+		r.probe = max(r.probe, m.Probe)
 	}
 	if m.Probe != 0 || len(m.entries) > 0 {
 		r.fx.ack = true
@@ -183,7 +187,7 @@ func (r *replica) commitKnown() LSN { return min(r.known, r.agreed, r.durable) }
 // takeAck returns what the primary is to be told, nil while there is nothing. The driver asks when fx.ack was set, as
 // late as it can: an acknowledgement stands for all before it.
 func (r *replica) takeAck() *internalv1.LogReply {
-	if r.leader == "" || r.opDone < r.termOp || r.role == RoleFailed || r.role == RolePrimary || r.hard.term.boot == 0 {
+	if r.leader == "" || r.opDone < r.termOp || r.opDone < r.loadOp || r.role == RoleFailed || r.role == RolePrimary || r.hard.term.boot == 0 {
 		return nil
 	}
 	m := r.reply(internalv1.LogReplyKind_LOG_REPLY_KIND_ACK)
@@ -234,8 +238,8 @@ func (r *replica) receiveReset(now time.Duration, from ids.NodeID, m *internalv1
 		muts = append(muts, mutation{key: streamKey(r.id, ids.StreamID(s.Stream)), value: fact.append(nil)})
 	}
 	r.commitPos.tick, r.commitPos.time = r.lastTick, r.lastTime
-	r.probe, r.fx.ack = m.Probe, true
-	r.write(append(muts, r.stateMut())...)
+	r.probe, r.fx.ack = max(r.probe, m.Probe), true
+	r.loadOp = r.write(append(muts, r.stateMut())...)
 }
 
 func (f *streamFact) streamLog() *streamLog {

@@ -483,6 +483,7 @@ func (h *Host) configure(cfg *internalv1.PartitionConfig, out *outcome) {
 	}
 	if hd == nil {
 		hd = h.newHosted(p)
+		hd.r.wipe(0, term{}, 0) // what a copy that was removed has left may still be there
 		h.setSlot(p, hd)
 	}
 	h.event(hd, out, func(r *replica) {

@@ -31,6 +31,8 @@ type primaryState struct {
 	handoverAsked time.Duration // when; 0: not
 	startsVersion uint64        // counts changes of the streams' starts
 	probes        uint64        // numbers them
+	verdicts      []verdict
+	barrier       uint64 // the probe that the last of them waits for
 }
 
 // pendingClose is a tick that closes once everything up to end is committed.
@@ -65,6 +67,8 @@ type progress struct {
 	probe      uint64 // the probe under way
 	probeSent  bool
 	probeAt    time.Duration
+	echo       uint64        // the highest probe that it has answered
+	barrier    uint64        // the highest that it was sent for a verdict
 	waitSince  time.Duration // since when it has owed an acknowledgement
 	askedAt    time.Duration // when the coordinator was last asked about it
 	asking     bool
@@ -141,9 +145,7 @@ func (r *replica) stepDown(err error) {
 			r.free(e)
 		}
 	}
-	for _, q := range r.primary.held {
-		r.refuse(q, err)
-	}
+	r.refuseHeld(err)
 	for _, st := range r.streams {
 		r.forget(st)
 	}
@@ -291,6 +293,9 @@ func (r *replica) acked(now time.Duration, p *progress, m *internalv1.LogReply) 
 	if !p.confirmed && durable >= r.primary.start-1 {
 		p.confirmed, p.waitSince = true, now
 	}
+	if m.Probe > p.echo && m.Probe <= r.primary.probes {
+		p.echo = m.Probe
+	}
 	n := 0
 	for n < len(p.marks) && p.marks[n].lsn <= durable {
 		p.ackPos = p.marks[n].pos
@@ -306,6 +311,7 @@ func (r *replica) acked(now time.Duration, p *progress, m *internalv1.LogReply) 
 	}
 	r.maybeJoin(now, p)
 	r.maybeCommit(now)
+	r.judge()
 }
 
 // rejected: the replica doesn't have the entry that was asked for; it tells what it has instead, and the next probe
@@ -431,6 +437,7 @@ func (r *replica) maybeCommit(now time.Duration) {
 	}
 	r.primary.established = true
 	r.advance(now, to)
+	r.judge()
 	r.closeTicks()
 	r.maybeHandOver(now)
 }
@@ -467,6 +474,11 @@ func (r *replica) elapse(now time.Duration) {
 		ps.held = ps.held[1:]
 		r.refuse(q, r.notOpen(q))
 	}
+	for len(ps.verdicts) > 0 && ps.verdicts[0].deadline <= now {
+		r.refuse(ps.verdicts[0].q, fault.New(fault.Unavailable, "partition %d: an in-sync replica doesn't answer; retry", r.id).
+			WithRetryAfter(100*time.Millisecond))
+		ps.verdicts = ps.verdicts[1:]
+	}
 	for lsn := r.commit + 1; lsn <= r.end; lsn++ {
 		e := r.tail.at(lsn)
 		if now-e.at < r.opt.commitTimeout {
@@ -496,7 +508,7 @@ func (r *replica) needsTime() bool {
 		return r.askOut()
 	}
 	ps := &r.primary
-	if len(ps.held) > 0 || r.commit < r.end || !ps.established || ps.superseded || r.cfg.HandoverTo != "" {
+	if len(ps.held) > 0 || len(ps.verdicts) > 0 || r.commit < r.end || !ps.established || ps.superseded || r.cfg.HandoverTo != "" {
 		return true
 	}
 	for _, p := range ps.peers {
@@ -540,8 +552,16 @@ func (r *replica) abort(err error) {
 			r.free(e)
 		}
 	}
-	for _, q := range r.primary.held {
+	r.refuseHeld(err)
+}
+
+func (r *replica) refuseHeld(err error) {
+	ps := &r.primary
+	for _, q := range ps.held {
 		r.refuse(q, err)
 	}
-	r.primary.held = nil
+	for _, v := range ps.verdicts {
+		r.refuse(v.q, err)
+	}
+	ps.held, ps.verdicts = nil, nil
 }

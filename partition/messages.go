@@ -68,10 +68,16 @@ func (r *replica) streamMessage(p *progress, budget int) *internalv1.LogAppend {
 		r.setMode(p, modeCopying)
 		return nil
 	}
-	if p.next > r.end && p.commitSent >= r.commit && p.startsSent == r.primary.startsVersion || p.next <= r.end && r.windowFull(p) {
+	barrier := p.barrier < r.primary.barrier && p.counts()
+	if p.next > r.end && p.commitSent >= r.commit && p.startsSent == r.primary.startsVersion && !barrier ||
+		p.next <= r.end && r.windowFull(p) {
 		return nil
 	}
 	m := r.message(p)
+	if barrier {
+		p.barrier = r.primary.barrier
+		m.Probe = p.barrier
+	}
 	size := 0
 	for p.next <= r.end && size < budget {
 		e := r.tail.at(p.next)

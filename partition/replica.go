@@ -47,6 +47,7 @@ type replica struct {
 	pending    []pendingOp
 	durable    LSN
 	termOp     uint64 // the write of hard.term: nothing is acknowledged or committed before it is on disk
+	loadOp     uint64 // a wipe or reset: before it is on disk, what is there of producers isn't this log's
 
 	agreed LSN    // follower: the log is the primary's up to here
 	known  LSN    // follower: what the primary says is committed
@@ -192,6 +193,9 @@ func (r *replica) written(now time.Duration, op uint64) {
 		r.maybeCommit(now)
 		if len(r.hard.joining) > 0 {
 			r.askJoins(now)
+		}
+		if len(r.primary.held) > 0 {
+			r.release(now)
 		}
 		if r.primary.copying > 0 {
 			r.wakeCopies()

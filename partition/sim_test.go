@@ -356,8 +356,8 @@ func (n *simNode) learn() {
 		return
 	}
 	if n.r == nil {
-		n.flush(len(n.queue)) // what deletes the old copy comes first
 		n.r = n.make()
+		n.r.wipe(0, term{}, 0)
 	}
 	n.r.cat = makeCatalog(st)
 	n.r.configure(n.s.now, cfg)

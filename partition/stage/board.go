@@ -15,8 +15,9 @@ type board struct {
 }
 
 type closedPart struct {
+	closed ids.Tick // by anyone
 	epoch  ids.Epoch
-	closed ids.Tick
+	here   ids.Tick // closed by this node's replica in that epoch
 	// base is how far any stream may have got records that nobody told of: those of earlier epochs, or before this
 	// node was started.
 	base ids.Tick
@@ -39,13 +40,20 @@ func (b *board) partitions() int {
 	return len(b.parts)
 }
 
-func (b *board) closedTick(p ids.PartitionID) ids.Tick {
+// closedHere returns the tick up to which this node's log of a partition is final and known here to be committed: what
+// it has closed itself in that epoch. A tick that another node has closed is no less final, but a replica that has just
+// become the primary may not know yet how much of its own log is committed.
+func (b *board) closedHere(p ids.PartitionID, epoch ids.Epoch) ids.Tick {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return b.parts[p].closed
+	if b.parts[p].epoch != epoch {
+		return 0
+	}
+	return b.parts[p].here
 }
 
-// closeHere notes what a partition of this node has closed, and returns the tick that it had closed before.
+// closeHere notes what a partition of this node has closed, and returns the tick that it had closed before in this
+// epoch, and whether this is the epoch's first.
 func (b *board) closeHere(c Closing) (before ids.Tick, first bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -53,13 +61,14 @@ func (b *board) closeHere(c Closing) (before ids.Tick, first bool) {
 		return 0, false // before the first Configure; the next closing comes soon
 	}
 	p := &b.parts[c.Partition]
-	before = p.closed
-	if p.closed == 0 || c.Epoch != p.epoch {
-		p.epoch, p.base, first = c.Epoch, max(p.base, c.Tick), true
+	if c.Epoch != p.epoch {
+		p.epoch, p.here, p.base, first = c.Epoch, 0, max(p.base, c.Tick), true
 	}
+	before = p.here
 	for _, d := range c.Data {
 		b.setLast(d.Stream, c.Partition, d.Tick)
 	}
+	p.here = max(p.here, c.Tick)
 	p.closed = max(p.closed, c.Tick)
 	return before, first
 }

@@ -38,6 +38,23 @@ type testNode struct {
 	lis   *bufconn.Listener
 	conns map[ids.NodeID]*grpc.ClientConn
 	mu    sync.Mutex
+	logs  *memLogs
+	lag   map[ids.PartitionID]ids.Tick // a replica that has just become primary may not know yet that later ticks are committed
+}
+
+// ReadTicks implements LogReader as this node's replicas do.
+func (n *testNode) ReadTicks(p ids.PartitionID, s ids.StreamID, from ids.Offset, maxTick ids.Tick, fn func(*LogBatch) (bool, error)) error {
+	n.mu.Lock()
+	if lag, ok := n.lag[p]; ok {
+		maxTick = min(maxTick, lag)
+	}
+	n.mu.Unlock()
+	return n.logs.ReadTicks(p, s, from, maxTick, fn)
+}
+
+// End implements LogReader.
+func (n *testNode) End(p ids.PartitionID, s ids.StreamID) (start, end ids.Offset, err error) {
+	return n.logs.End(p, s)
 }
 
 // testCluster is several nodes over shared logs.
@@ -80,7 +97,7 @@ func newWrappedCluster(t *testing.T, nodes, partitions int, cfg func(*Config), w
 		c.state.Partitions = append(c.state.Partitions, pc)
 	}
 	for i := range nodes {
-		n := &testNode{id: ids.NodeID(nodeName(i)), fs: vfs.NewCrashableMem()}
+		n := &testNode{id: ids.NodeID(nodeName(i)), fs: vfs.NewCrashableMem(), logs: c.logs, lag: map[ids.PartitionID]ids.Tick{}}
 		c.nodes = append(c.nodes, n)
 		c.start(n)
 	}
@@ -155,7 +172,7 @@ func (c *testCluster) start(n *testNode) {
 	if c.wrap != nil {
 		deps = c.wrap(store)
 	}
-	rt, err := New(cfg, Deps{Store: deps, Logs: c.logs, Logger: quiet(), Peers: peersFunc(func(to ids.NodeID) (grpc.ClientConnInterface, error) {
+	rt, err := New(cfg, Deps{Store: deps, Logs: n, Logger: quiet(), Peers: peersFunc(func(to ids.NodeID) (grpc.ClientConnInterface, error) {
 		return n.conn(c, to)
 	})})
 	if err != nil {
@@ -227,8 +244,16 @@ func (c *testCluster) change(fn func(*internalv1.ClusterState)) {
 	fn(st)
 	c.state = st
 	for _, p := range st.Partitions {
-		if p.Epoch != old.Partitions[p.Id].Epoch {
+		before := old.Partitions[p.Id]
+		if p.Epoch != before.Epoch {
 			c.first[ids.PartitionID(p.Id)] = true
+		}
+		for _, n := range c.nodes {
+			if p.Primary != before.Primary && p.Primary == string(n.id) {
+				n.mu.Lock()
+				n.lag[ids.PartitionID(p.Id)] = c.tick - 5000
+				n.mu.Unlock()
+			}
 		}
 	}
 	for _, n := range c.nodes {
@@ -273,6 +298,9 @@ func (c *testCluster) closePartition(p ids.PartitionID, tick ids.Tick) {
 		if string(n.id) != cfg.Primary {
 			continue
 		}
+		n.mu.Lock()
+		delete(n.lag, p)
+		n.mu.Unlock()
 		cl := Closing{Partition: p, Epoch: ids.Epoch(cfg.Epoch), Tick: tick}
 		last := ids.Tick(0)
 		if e := c.model.events[p]; len(e) > 0 {

@@ -89,7 +89,7 @@ func (s *source) run() bool {
 	if s.view.failed.Load() != nil {
 		return false
 	}
-	closed := s.rt.board.closedTick(s.p)
+	closed := s.rt.board.closedHere(s.p, s.epoch)
 	s.mu.Lock()
 	now := time.Now()
 	if s.stopped || now.Before(s.until) {
