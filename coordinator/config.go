@@ -94,6 +94,8 @@ type DetectionConfig struct {
 // MoveConfig throttles the movement of partitions.
 type MoveConfig struct {
 	CopiesPerNode int           // partitions that a node copies at once
+	QuickCopies   int           // the same while its copies are done within QuickCopy, as those of small partitions are
+	QuickCopy     time.Duration // a copy that takes longer ends the haste
 	Handovers     int           // at once, in the whole cluster
 	HandoverLimit time.Duration // a handover that takes longer is called off
 	Interval      time.Duration // between looks at what to do, beside every change
@@ -120,7 +122,7 @@ func DefaultConfig() Config {
 			Refusals: 3, RefusedFor: 150 * time.Millisecond, DownAfter: 2 * time.Second, NoReportAfter: 10 * time.Second,
 			StartGrace: 5 * time.Second, DeadAfter: 3 * time.Second, DeadAnyway: 15 * time.Second, ReplaceAfter: 30 * time.Second,
 		},
-		Moves: MoveConfig{CopiesPerNode: 1, Handovers: 2, HandoverLimit: 10 * time.Second, Interval: 250 * time.Millisecond},
+		Moves: MoveConfig{CopiesPerNode: 1, QuickCopies: 8, QuickCopy: time.Second, Handovers: 2, HandoverLimit: 10 * time.Second, Interval: 250 * time.Millisecond},
 	}
 }
 
@@ -158,7 +160,7 @@ func (c *Config) Validate() error {
 	bad(d.SuspectAfter < 2*t.ReportQuiet, "detection: suspect after %v, with reports every %v", d.SuspectAfter, t.ReportQuiet)
 	bad(d.ProbeInterval <= 0 || d.ProbeTimeout <= 0 || d.Refusals < 1, "detection: a probe's setting is 0")
 	bad(d.DownAfter < d.SuspectAfter || d.NoReportAfter < d.DownAfter || d.DeadAnyway < d.DeadAfter, "detection: suspect <= down <= no report, dead <= dead anyway")
-	bad(m.CopiesPerNode < 1 || m.Handovers < 1 || m.HandoverLimit <= 0 || m.Interval <= 0, "moves: a bound is 0")
+	bad(m.CopiesPerNode < 1 || m.QuickCopies < m.CopiesPerNode || m.QuickCopy <= 0 || m.Handovers < 1 || m.HandoverLimit <= 0 || m.Interval <= 0, "moves: a bound is 0")
 	return errors.Join(errs...)
 }
 

@@ -389,6 +389,8 @@ func (c *Coordinator) PrepareStop(ctx context.Context) error {
 	}
 	signal(c.report)
 	c.kick()
+	look := time.NewTicker(retryStep) // gossip tells of others that leave too
+	defer look.Stop()
 	for {
 		st, moved := c.fsm.watch()
 		if !c.canLeave(st) {
@@ -396,27 +398,27 @@ func (c *Coordinator) PrepareStop(ctx context.Context) error {
 		}
 		select {
 		case <-moved:
+		case <-look.C:
 		case <-ctx.Done():
 			return ctxError(ctx, "handing this node's partitions over")
 		}
 	}
 }
 
-// canLeave tells whether there is a partition that this node can still be relieved of.
+// canLeave tells whether there is a partition that this node can still be relieved of: another in-sync member is there
+// to take it.
 func (c *Coordinator) canLeave(st *internalv1.ClusterState) bool {
-	self := string(c.id.node)
+	self, g := string(c.id.node), c.gossip.Load()
+	there := map[string]bool{}
+	for _, m := range st.Members {
+		_, ok := g.find(ids.NodeID(m.Id))
+		there[m.Id] = ok && m.Id != self && m.State == alive
+	}
 	return slices.ContainsFunc(st.Partitions, func(p *internalv1.PartitionConfig) bool {
-		if !slices.Contains(p.InSync, self) {
+		if !slices.Contains(p.InSync, self) || !slices.ContainsFunc(p.InSync, func(id string) bool { return there[id] }) {
 			return false
 		}
-		others := 0
-		for _, id := range p.InSync {
-			_, m := findMember(st, id)
-			if id != self && m != nil && m.State == alive {
-				others++
-			}
-		}
-		return others > 0 && (p.Primary == self || len(p.InSync)-1 >= minInSync(st.Replicas, len(p.Replicas)))
+		return p.Primary == self || len(p.InSync)-1 >= minInSync(st.Replicas, len(p.Replicas))
 	})
 }
 

@@ -37,10 +37,12 @@ type planner struct {
 	key       string // of what desired was computed from
 	desired   [][]string
 	handovers map[uint32]time.Time // when those under way were first seen
+	copies    map[progressKey]time.Time
+	haste     map[string]int // by node: how many copies it may make at once, when more than the setting
 }
 
 func newPlanner(cfg MoveConfig, assign func([]ring.Node, int, int) [][]ids.NodeID) planner {
-	return planner{cfg: cfg, assign: assign, handovers: map[uint32]time.Time{}}
+	return planner{cfg: cfg, assign: assign, handovers: map[uint32]time.Time{}, copies: map[progressKey]time.Time{}, haste: map[string]int{}}
 }
 
 // want is the replica sets that the partitions should have, preferred primary first; nil when no member can hold any.
@@ -77,13 +79,8 @@ func (p *planner) plan(st *internalv1.ClusterState, o *outlook) []*internalv1.Pa
 	if desired == nil {
 		return nil
 	}
-	r := planRound{planner: p, st: st, o: o, copies: map[string]int{}}
+	r := planRound{planner: p, st: st, o: o, copying: p.watchCopies(st, o)}
 	for _, cfg := range st.Partitions {
-		for _, id := range cfg.Replicas {
-			if !slices.Contains(cfg.InSync, id) && o.serves(id) {
-				r.copies[id]++
-			}
-		}
 		if cfg.HandoverTo != "" {
 			r.handovers++
 		} else {
@@ -102,12 +99,45 @@ func (p *planner) plan(st *internalv1.ClusterState, o *outlook) []*internalv1.Pa
 	return out
 }
 
+// watchCopies counts the learners at each node and adapts how many it may have: quick copies double it, a slow one takes
+// it back to the setting.
+func (p *planner) watchCopies(st *internalv1.ClusterState, o *outlook) map[string]int {
+	count := map[string]int{}
+	for _, cfg := range st.Partitions {
+		for _, id := range cfg.Replicas {
+			if slices.Contains(cfg.InSync, id) || !o.serves(id) {
+				continue
+			}
+			count[id]++
+			key := progressKey{cfg.Id, id}
+			if began, ok := p.copies[key]; !ok {
+				p.copies[key] = o.now
+			} else if o.now.Sub(began) > p.cfg.QuickCopy {
+				delete(p.haste, id)
+			}
+		}
+	}
+	for key, began := range p.copies {
+		cfg := st.Partitions[key.partition]
+		switch synced := slices.Contains(cfg.InSync, key.node); {
+		case !synced && slices.Contains(cfg.Replicas, key.node):
+			continue
+		case synced && o.now.Sub(began) <= p.cfg.QuickCopy:
+			p.haste[key.node] = min(2*p.limit(key.node), p.cfg.QuickCopies)
+		}
+		delete(p.copies, key)
+	}
+	return count
+}
+
+func (p *planner) limit(id string) int { return max(p.haste[id], p.cfg.CopiesPerNode) }
+
 // planRound is one pass over the partitions, with the throttles' counts.
 type planRound struct {
 	*planner
 	st        *internalv1.ClusterState
 	o         *outlook
-	copies    map[string]int // learners at each node
+	copying   map[string]int // learners at each node
 	handovers int
 }
 
@@ -175,11 +205,11 @@ func (r *planRound) dropLearners(cfg *internalv1.PartitionConfig, want []string,
 // addLearners adds what is missing, within each node's bound and with at most one replica too many meanwhile.
 func (r *planRound) addLearners(cfg *internalv1.PartitionConfig, want []string, next *internalv1.PartitionConfig) bool {
 	for _, id := range want {
-		if slices.Contains(next.Replicas, id) || !r.o.serves(id) || r.copies[id] >= r.cfg.CopiesPerNode || len(next.Replicas) > len(want) {
+		if slices.Contains(next.Replicas, id) || !r.o.serves(id) || r.copying[id] >= r.limit(id) || len(next.Replicas) > len(want) {
 			continue
 		}
 		next.Replicas = append(next.Replicas, id)
-		r.copies[id]++
+		r.copying[id]++
 	}
 	return len(next.Replicas) > len(cfg.Replicas)
 }

@@ -78,7 +78,7 @@ func (r *moveRun) check(old, st *internalv1.ClusterState) {
 		}
 	}
 	for id, n := range learners {
-		if added[id] && n > DefaultConfig().Moves.CopiesPerNode {
+		if added[id] && n > r.p.limit(id) {
 			r.t.Fatalf("step %d: %s copies %d partitions at once", r.steps, id, n)
 		}
 	}
@@ -210,6 +210,45 @@ func TestMovesAroundADeadNode(t *testing.T) {
 	r.rest()
 	if n := holdings(r.st, "c"); n != 0 {
 		t.Errorf("the node that is gone holds %d partitions", n)
+	}
+}
+
+func TestCopiesThrottle(t *testing.T) {
+	r := startMoves(t, 64, 2, newRand(t))
+	r.join("b")
+	learners := func() (n int) {
+		for _, p := range r.st.Partitions {
+			if slices.Contains(p.Replicas, "b") && !slices.Contains(p.InSync, "b") {
+				n++
+			}
+		}
+		return n
+	}
+	// round adds learners, then all of them are done after d.
+	round := func(d time.Duration) int {
+		for range 3 {
+			if ch := r.p.plan(r.st, r.o); len(ch) > 0 {
+				r.do(setPartition(ch...))
+			}
+		}
+		n := learners()
+		r.o.now = r.o.now.Add(d)
+		r.p.plan(r.st, r.o)
+		for _, p := range r.st.Partitions {
+			if !slices.Contains(p.InSync, "b") && slices.Contains(p.Replicas, "b") {
+				want := clonePartition(p)
+				want.InSync = append(want.InSync, "b")
+				r.do(setPartition(&internalv1.PartitionChange{Config: want, ExpectedEpoch: p.Epoch}))
+			}
+		}
+		return n
+	}
+	var got []int
+	for _, d := range []time.Duration{300, 300, 300, 300, 300, 5000, 5000, 300, 300} {
+		got = append(got, round(d*time.Millisecond))
+	}
+	if want := []int{1, 2, 8, 8, 8, 8, 1, 1, 2}; !slices.Equal(got, want) {
+		t.Errorf("copies at once in each round: %v, want %v", got, want)
 	}
 }
 

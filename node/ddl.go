@@ -47,6 +47,9 @@ func (s *session) createStream(ctx context.Context, st *sql.CreateStream) (strin
 	return "CREATE STREAM", nil
 }
 
+// maxViewStages is what the view runtime runs: rows move between partitions once.
+const maxViewStages = 2
+
 // viewPlan is a planned view and what it reads.
 type viewPlan struct {
 	plan    *plan.Plan
@@ -60,6 +63,9 @@ func (s *session) createView(ctx context.Context, st *sql.CreateView) (string, e
 	})
 	if err != nil {
 		return "", err
+	}
+	if len(v.plan.Stages) > maxViewStages {
+		return "", fault.SQL(fault.Unsupported, "0A000", "view %q aggregates an aggregation, which only an ad-hoc query can; make a view of the inner query and ask that", st.Name)
 	}
 	encoded, err := plan.Marshal(v.plan)
 	if err != nil {
@@ -246,9 +252,9 @@ func (s *session) showViews(ctx context.Context) (*table, error) {
 		if v.covered > 0 {
 			progress = v.progress / float64(c.partitions())
 		}
-		lag := int64(0)
-		if uint64(last) > v.tick {
-			lag = (int64(last) - int64(v.tick)) / int64(time.Millisecond/time.Microsecond)
+		var lag any // unknown while a partition has not begun
+		if v.tick > 0 {
+			lag = max(0, (int64(last)-int64(v.tick))/int64(time.Millisecond/time.Microsecond))
 		}
 		var lastError any
 		if v.lastError != "" {

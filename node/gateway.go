@@ -66,6 +66,11 @@ func (n *Node) readable(ctx context.Context, inputs []input, minTick ids.Tick) (
 
 func (n *Node) tryReadable(ctx context.Context, inputs []input, minTick ids.Tick) (*layout, error) {
 	c := n.catalog()
+	for _, in := range inputs {
+		if id := ids.StreamID(in.object); id != 0 && c.streams[id] == nil && c.views[id] == nil {
+			return nil, fault.SQL(fault.NotFound, "42P01", "%q was dropped", in.name)
+		}
+	}
 	l := &layout{nodes: map[ids.NodeID][]ids.PartitionID{}}
 	for _, p := range c.state.Partitions {
 		if p.Primary == "" {

@@ -61,7 +61,7 @@ func (n *Node) progress(ctx context.Context, req *internalv1.ProgressRequest) (*
 	if req.View {
 		done, err := n.runtime.BeginRead(ctx, object, parts, ids.Tick(req.MinTick))
 		if err != nil {
-			return nil, err
+			return nil, notServedYet(err)
 		}
 		resp.Tick = least(done)
 		return resp, nil
@@ -227,13 +227,14 @@ func (n *Node) scanView(ctx context.Context, s *partitionScan, op *plan.Op, p id
 			return fault.New(fault.Internal, "view %q has no column %q", op.Scan.Name, name)
 		}
 	}
-	return n.runtime.Read(ctx, ids.StreamID(op.Scan.Object), p, s.tick, op.Scan.KeyPrefix, func(d *record.Delta) error {
+	err := n.runtime.Read(ctx, ids.StreamID(op.Scan.Object), p, s.tick, op.Scan.KeyPrefix, func(d *record.Delta) error {
 		cols := make([]record.Column, len(pick))
 		for i, c := range pick {
 			cols[i] = d.Cols[c]
 		}
 		return s.push(&record.Delta{N: d.N, Cols: cols, Weights: d.Weights})
 	})
+	return notServedYet(err)
 }
 
 func (n *Node) scanStream(ctx context.Context, s *partitionScan, scan *plan.Scan, p ids.PartitionID) error {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/partition/stage"
 	"github.com/millrace/millrace/plan"
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
 	"github.com/millrace/millrace/record"
@@ -190,9 +191,10 @@ func (n *Node) changesHere(ctx context.Context, view ids.StreamID, parts []ids.P
 		ch := make(chan change, changeQueue)
 		inputs = append(inputs, ch)
 		g.Go(func() error {
-			return n.runtime.Subscribe(ctx, view, p, after, func(tick ids.Tick, rows *record.Delta) error {
+			err := n.runtime.Subscribe(ctx, view, p, after, func(tick ids.Tick, rows *record.Delta) error {
 				return put(ctx, ch, change{tick, rows})
 			})
+			return notServedYet(err)
 		})
 	}
 	g.Go(func() error { return merge(ctx, inputs, after, take) })
@@ -241,6 +243,16 @@ func merge(ctx context.Context, inputs []<-chan change, after ids.Tick, take fun
 			return ctx.Err()
 		}
 	}
+}
+
+// notServedYet turns the view runtime's "no such view" into an error that is retried: the catalog alone says which views
+// there are, and after a node's start or a statement elsewhere its runtime hears of one a moment after others ask for it.
+func notServedYet(err error) error {
+	var f *fault.Error
+	if errors.As(err, &f) && f.Kind == fault.NotFound && f.GetReason() != stage.ReasonTickNotRetained {
+		return fault.Wrap(fault.NotPrimary, err, "the view isn't served here yet")
+	}
+	return err
 }
 
 func ticksUpTo(waiting map[ids.Tick][]*record.Delta, low ids.Tick) []ids.Tick {
