@@ -56,6 +56,7 @@ type cluster struct {
 	seen      []uint64 // seen_tick of each append
 	batches   int
 	primaries []int // node of each partition
+	epochs    []uint64
 	nodes     []*node
 	judge     func(node int, req *millracev1.AppendRequest) verdict // may be nil; called under mu
 	execute   func(node int, req *millracev1.ExecuteRequest, send func(*millracev1.ExecuteResponse) error) error
@@ -92,6 +93,7 @@ func startCluster(t testing.TB, nodes, partitions int) *cluster {
 		logs:      map[string][][]stored{},
 		producers: map[string]*producerState{},
 		primaries: make([]int, partitions),
+		epochs:    make([]uint64, partitions),
 	}
 	c.addStream(&millracev1.Stream{Id: 1, Name: "plain", Format: "json", Columns: []*millracev1.Column{{Name: "n", Type: "bigint"}}})
 	c.addStream(&millracev1.Stream{Id: 2, Name: "keyed", Format: "json", Key: "k",
@@ -251,7 +253,7 @@ func (n *node) DescribeStream(_ context.Context, req *millracev1.DescribeStreamR
 	}
 	d := &millracev1.DescribeStreamResponse{Stream: def, MaxRecordBytes: n.c.maxRecord}
 	for p, i := range n.c.primaries {
-		d.Routes = append(d.Routes, &millracev1.Route{Partition: uint32(p), Primary: n.c.nodes[i].addr})
+		d.Routes = append(d.Routes, &millracev1.Route{Partition: uint32(p), Primary: n.c.nodes[i].addr, Epoch: n.c.epochs[p]})
 	}
 	return d, nil
 }

@@ -18,6 +18,9 @@ const (
 // settleTime is how long a stream that was described may be unknown to a node, which then hasn't heard of it yet.
 const settleTime = 3 * time.Second
 
+// resendAfter is how long a batch may be unanswered before it is sent again for no other reason.
+const resendAfter = 10 * time.Second
+
 // lane is one partition's way through the producer: the batch being filled, and the queue of sealed batches that are
 // not done. The first `sent` of the queue have been given to the stream in this attempt. What goes wrong with any of
 // them ends the attempt: all that are not done are sent again, in order, which the partition recognises by their
@@ -38,6 +41,7 @@ type lane struct {
 	queue   []*batch
 	sent    int
 	attempt uint64
+	epoch   uint64        // of the partition, as known when the head of the queue was sent
 	stream  *appendStream // nil: none chosen
 	ready   bool          // in stream's list
 	moving  bool          // to another stream, once nothing is under way on this one
@@ -188,6 +192,9 @@ func (l *lane) take(s *appendStream) (b *batch, requestID uint64, m appendMessag
 		return nil, 0, m
 	}
 	b = l.queue[l.sent]
+	if l.sent == 0 {
+		l.epoch = l.p.epochs[l.id].Load()
+	}
 	l.sent++
 	b.sends++
 	b.sentAt = time.Now()
@@ -279,26 +286,31 @@ func (l *lane) streamFailed(s *appendStream, err error) {
 func (l *lane) leaveStream() { l.stream, l.ready, l.moving = nil, false, false }
 
 // rerouted has the lane go on at its partition's primary if it goes elsewhere. Batches under way are waited for, so
-// that none overtakes another; but not for long: the node may have forwarded them to a primary that is lost.
+// that none overtakes another; but not for long when the partition has been configured anew since they were sent: the
+// node may have forwarded them to a primary that is lost.
 func (l *lane) rerouted() {
 	addr, ok := l.p.primary(l.id)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !ok || l.stream == nil || l.stream.node.addr == addr {
+	if !ok || l.stream == nil {
 		return
 	}
-	if l.unanswered(time.Now()) {
+	switch {
+	case l.unanswered(time.Now()) > silence && l.epoch < l.p.epochs[l.id].Load():
 		l.leaveStream()
 		l.restart()
-	} else {
+	case l.stream.node.addr != addr:
 		l.moving = true
 	}
 	l.kick()
 }
 
-// unanswered tells whether the oldest batch under way has been waiting for an answer for a long time.
-func (l *lane) unanswered(now time.Time) bool {
-	return l.sent > 0 && !l.queue[0].done && now.Sub(l.queue[0].sentAt) > silence
+// unanswered returns how long the oldest batch under way has been waiting for its answer.
+func (l *lane) unanswered(now time.Time) time.Duration {
+	if l.sent == 0 || l.queue[0].done {
+		return 0
+	}
+	return now.Sub(l.queue[0].sentAt)
 }
 
 // restart begins a new attempt: everything that isn't done will be sent again.
@@ -351,11 +363,16 @@ func (l *lane) pop() {
 }
 
 // expire gives up batches that were not acknowledged within the timeout. What was sent and not answered may have been
-// appended, now or later, so all of that goes together and the rest gets new numbers. While an answer is long in coming,
-// it has the routes looked up.
+// appended, now or later, so all of that goes together and the rest gets new numbers. Before that, while an answer is
+// long in coming, it has the routes looked up and in the end the batches sent again.
 func (l *lane) expire(now time.Time) {
 	l.mu.Lock()
-	if l.unanswered(now) {
+	switch d := l.unanswered(now); {
+	case d > resendAfter:
+		l.leaveStream()
+		l.restart()
+		l.kick()
+	case d > silence:
 		signal(l.p.refresh)
 	}
 	if len(l.queue) == 0 || now.Sub(l.queue[0].sealed) < l.p.opts.timeout {

@@ -57,8 +57,9 @@ type Producer struct {
 	maxRecord int
 	quantum   int // bytes of the budget that a lane takes at once
 
-	extractors sync.Pool // of *keyExtractor; used when the stream has a key column
-	lanes      []*lane   // one for each partition
+	extractors sync.Pool       // of *keyExtractor; used when the stream has a key column
+	lanes      []*lane         // one for each partition
+	epochs     []atomic.Uint64 // of each partition, as the routes tell
 	sticky     atomic.Uint32
 	memory     *budget
 	spare      sync.Pool // of *batch
@@ -122,7 +123,9 @@ func (c *Client) Producer(ctx context.Context, stream string, opts ...ProducerOp
 			return nil, err
 		}
 	}
+	p.epochs = make([]atomic.Uint64, len(d.Routes))
 	for i, r := range d.Routes {
+		p.epochs[i].Store(r.Epoch)
 		p.routes = append(p.routes, r.Primary)
 		p.lanes = append(p.lanes, &lane{p: p, id: uint32(i), producer: newProducerID(), next: 1})
 	}
@@ -465,8 +468,9 @@ func (p *Producer) route() {
 		}
 		p.mu.Lock()
 		for i, r := range d.Routes {
-			if i < len(p.routes) && r.Primary != "" {
+			if i < len(p.routes) && r.Primary != "" && r.Epoch >= p.epochs[i].Load() { // a node may be behind
 				p.routes[i] = r.Primary
+				p.epochs[i].Store(r.Epoch)
 			}
 		}
 		p.mu.Unlock()

@@ -26,7 +26,7 @@ const (
 	retryMost     = time.Second
 	proposeLimit  = 10 * time.Second // of a command whose caller set no deadline
 	transferLimit = 2 * time.Second  // to hand leadership over as the node stops
-	leaveLimit    = 200 * time.Millisecond
+	leaveLimit    = 300 * time.Millisecond
 	readyTickAge  = time.Second
 )
 
@@ -381,7 +381,7 @@ func (c *Coordinator) resolve(id string) (string, bool) {
 
 // PrepareStop moves this node's primaries to other in-sync members and takes it out of the in-sync sets where enough
 // others are left, so that stopping it then is no failure for anyone. It returns when that is done, when nobody is left
-// to take them, or with ctx.
+// to take them, or with ctx. Unavailable: there is no leader, and none was elected within the time that takes.
 func (c *Coordinator) PrepareStop(ctx context.Context) error {
 	c.stopping.Store(true)
 	if !c.running() {
@@ -391,10 +391,16 @@ func (c *Coordinator) PrepareStop(ctx context.Context) error {
 	c.kick()
 	look := time.NewTicker(retryStep) // gossip tells of others that leave too
 	defer look.Stop()
+	led := time.Now()
 	for {
 		st, moved := c.fsm.watch()
 		if !c.canLeave(st) {
 			return nil
+		}
+		if _, ok := c.leaderID(); ok {
+			led = time.Now()
+		} else if time.Since(led) > c.cfg.Raft.Heartbeat+c.cfg.Raft.Election {
+			return noLeader()
 		}
 		select {
 		case <-moved:

@@ -78,7 +78,7 @@ func runDemo(ctx context.Context, out io.Writer) error {
 
 func newScreen(out io.Writer) screen {
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return &terminalScreen{out: out}
+		return &terminalScreen{out: f}
 	}
 	return &plainScreen{out: out}
 }

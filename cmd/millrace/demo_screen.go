@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/term"
 
 	"github.com/millrace/millrace/record"
 )
@@ -209,8 +212,17 @@ func sum(values []int64) int64 {
 
 // terminalScreen redraws in place.
 type terminalScreen struct {
-	out   io.Writer
+	out   *os.File
 	drawn int // lines of the last frame
+}
+
+// fit cuts a line to the terminal's width: one that wraps would put the next frame in the wrong place.
+func (s *terminalScreen) fit(line string) string {
+	width, _, err := term.GetSize(int(s.out.Fd()))
+	if runes := []rune(line); err == nil && width > 1 && len(runes) >= width {
+		return string(runes[:width-1])
+	}
+	return line
 }
 
 func (s *terminalScreen) interval() time.Duration { return 250 * time.Millisecond }
@@ -229,7 +241,7 @@ func (s *terminalScreen) frame(f *frame) {
 	}
 	lines := f.lines()
 	for _, l := range lines {
-		b.WriteString(l + "\x1b[K\n")
+		b.WriteString(s.fit(l) + "\x1b[K\n")
 	}
 	b.WriteString("\x1b[J")
 	s.drawn = len(lines)

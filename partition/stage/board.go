@@ -61,7 +61,7 @@ func (b *board) closeHere(c Closing) (before ids.Tick, first bool) {
 		return 0, false // before the first Configure; the next closing comes soon
 	}
 	p := &b.parts[c.Partition]
-	if c.Epoch != p.epoch {
+	if c.Epoch != p.epoch || p.here == 0 {
 		p.epoch, p.here, p.base, first = c.Epoch, 0, max(p.base, c.Tick), true
 	}
 	before = p.here
