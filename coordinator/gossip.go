@@ -168,9 +168,19 @@ func (g *gossip) NotifyMerge(nodes []*memberlist.Node) error {
 func (g *gossip) note(n *memberlist.Node, gone bool) {
 	m := parseMeta(n.Meta)
 	g.mu.Lock()
-	if gone || m == nil {
+	_, known := g.peers[n.Name]
+	switch {
+	case gone || m == nil:
 		delete(g.peers, n.Name)
-	} else {
+	case known:
+		g.peers[n.Name] = peer{m, g.peers[n.Name].seen}
+	default:
+		// A new process of a node: what came before it is gone, though memberlist takes some seconds to find out.
+		for name, p := range g.peers {
+			if p.meta.NodeId == m.NodeId {
+				delete(g.peers, name)
+			}
+		}
 		g.peers[n.Name] = peer{m, time.Now()}
 	}
 	g.mu.Unlock()

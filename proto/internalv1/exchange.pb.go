@@ -374,8 +374,8 @@ func (x *Durable) GetOffset() uint64 {
 type PullResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Closed        []*Closed              `protobuf:"bytes,1,rep,name=closed,proto3" json:"closed,omitempty"`
-	Step          *Step                  `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
-	Refused       *Refused               `protobuf:"bytes,3,opt,name=refused,proto3" json:"refused,omitempty"`
+	Steps         []*Step                `protobuf:"bytes,2,rep,name=steps,proto3" json:"steps,omitempty"`
+	Refused       []*Refused             `protobuf:"bytes,3,rep,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -417,14 +417,14 @@ func (x *PullResponse) GetClosed() []*Closed {
 	return nil
 }
 
-func (x *PullResponse) GetStep() *Step {
+func (x *PullResponse) GetSteps() []*Step {
 	if x != nil {
-		return x.Step
+		return x.Steps
 	}
 	return nil
 }
 
-func (x *PullResponse) GetRefused() *Refused {
+func (x *PullResponse) GetRefused() []*Refused {
 	if x != nil {
 		return x.Refused
 	}
@@ -1047,11 +1047,11 @@ const file_millrace_internal_v1_exchange_proto_rawDesc = "" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"5\n" +
 	"\aDurable\x12\x12\n" +
 	"\x04feed\x18\x01 \x01(\x04R\x04feed\x12\x16\n" +
-	"\x06offset\x18\x02 \x01(\x04R\x06offset\"\xad\x01\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\"\xaf\x01\n" +
 	"\fPullResponse\x124\n" +
-	"\x06closed\x18\x01 \x03(\v2\x1c.millrace.internal.v1.ClosedR\x06closed\x12.\n" +
-	"\x04step\x18\x02 \x01(\v2\x1a.millrace.internal.v1.StepR\x04step\x127\n" +
-	"\arefused\x18\x03 \x01(\v2\x1d.millrace.internal.v1.RefusedR\arefused\"p\n" +
+	"\x06closed\x18\x01 \x03(\v2\x1c.millrace.internal.v1.ClosedR\x06closed\x120\n" +
+	"\x05steps\x18\x02 \x03(\v2\x1a.millrace.internal.v1.StepR\x05steps\x127\n" +
+	"\arefused\x18\x03 \x03(\v2\x1d.millrace.internal.v1.RefusedR\arefused\"p\n" +
 	"\x06Closed\x12\x12\n" +
 	"\x04tick\x18\x01 \x01(\x04R\x04tick\x12\x1e\n" +
 	"\n" +
@@ -1145,7 +1145,7 @@ var file_millrace_internal_v1_exchange_proto_depIdxs = []int32{
 	4,  // 3: millrace.internal.v1.PullRequest.durable:type_name -> millrace.internal.v1.Durable
 	11, // 4: millrace.internal.v1.Attach.position:type_name -> millrace.internal.v1.SourcePosition
 	6,  // 5: millrace.internal.v1.PullResponse.closed:type_name -> millrace.internal.v1.Closed
-	8,  // 6: millrace.internal.v1.PullResponse.step:type_name -> millrace.internal.v1.Step
+	8,  // 6: millrace.internal.v1.PullResponse.steps:type_name -> millrace.internal.v1.Step
 	10, // 7: millrace.internal.v1.PullResponse.refused:type_name -> millrace.internal.v1.Refused
 	7,  // 8: millrace.internal.v1.Closed.data:type_name -> millrace.internal.v1.LastData
 	11, // 9: millrace.internal.v1.Step.position:type_name -> millrace.internal.v1.SourcePosition
