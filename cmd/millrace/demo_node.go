@@ -29,14 +29,18 @@ func (d *demo) addNode(ctx context.Context) (*demoNode, error) {
 		return nil, err
 	}
 	n := &demoNode{name: fmt.Sprintf("n%d", len(d.nodes)+1), exited: make(chan struct{})}
-	args := []string{"serve", "--ephemeral", "--name", n.name, "--data", filepath.Join(d.dir, n.name),
+	dir := filepath.Join(d.dir, n.name)
+	args := []string{"serve", "--ephemeral", "--name", n.name, "--data", dir,
 		"--listen", "127.0.0.1:0", "--gossip", "127.0.0.1:0", "--http", "127.0.0.1:0", "--partitions", fmt.Sprint(demoPartitions)}
 	if len(d.nodes) > 0 {
 		args = append(args, "--join", d.nodes[0].gossip)
 	}
 	n.cmd = exec.Command(self, args...)
 	ownGroup(n.cmd) // Ctrl-C is for the demo, which ends its nodes in order
-	log, err := os.Create(filepath.Join(d.dir, n.name+".log"))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(dir, "log.txt"))
 	if err != nil {
 		return nil, err
 	}

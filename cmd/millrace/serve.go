@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -84,7 +85,7 @@ func serveFlags(f *pflag.FlagSet, cfg *node.Config, o *serveOptions) {
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	// For programs that start nodes for a while, such as the demo.
-	f.BoolVar(&o.ephemeral, "ephemeral", false, "stop when stdin ends, and remove the data folder then")
+	f.BoolVar(&o.ephemeral, "ephemeral", false, "stop when stdin ends, and remove the data folder then, and the one above if it is empty")
 	f.Lookup("ephemeral").Hidden = true
 }
 
@@ -122,6 +123,7 @@ func (a *app) serve(ctx context.Context, cfg node.Config, o serveOptions, log *s
 	}
 	if o.ephemeral {
 		err = errors.Join(err, os.RemoveAll(cfg.DataDir))
+		os.Remove(filepath.Dir(cfg.DataDir)) // the last of several nodes takes their common folder along; it isn't empty before
 	}
 	return err
 }
