@@ -176,7 +176,7 @@ func (c *Client) eachFor(ctx context.Context, patience time.Duration, fn func(co
 	for tries := 1; ; tries++ {
 		n := c.node()
 		err := n.call(ctx, fn)
-		if err == nil || !fault.Retryable(err) || ctx.Err() != nil || c.root.Err() != nil {
+		if err == nil || !worthRepeating(err) || ctx.Err() != nil || c.root.Err() != nil {
 			return err
 		}
 		nodes := c.leave(n)
@@ -189,6 +189,16 @@ func (c *Client) eachFor(ctx context.Context, patience time.Duration, fn func(co
 			}
 		}
 	}
+}
+
+// worthRepeating tells whether a call may succeed elsewhere or a little later. What is over a limit (the memory of a
+// query) is so everywhere, unless the node says when to come back.
+func worthRepeating(err error) bool {
+	var f *fault.Error
+	if errors.As(err, &f) && f.Kind == fault.Exhausted {
+		return f.RetryAfter > 0
+	}
+	return fault.Retryable(err)
 }
 
 const (

@@ -160,8 +160,18 @@ func TestQueryFailover(t *testing.T) {
 	if runs.Load() != 1 {
 		t.Fatalf("an INSERT ran %d times", runs.Load())
 	}
+	runs.Store(0)
+	c.execute = func(int, *millracev1.ExecuteRequest, func(*millracev1.ExecuteResponse) error) error {
+		runs.Add(1)
+		return fault.SQL(fault.Exhausted, "53200", "the statement needs more memory")
+	}
+	if _, err := cl.Exec(t.Context(), "SELECT 1"); !errors.Is(err, fault.Of(fault.Exhausted)) || runs.Load() != 1 {
+		t.Fatalf("over a limit: %v after %d runs", err, runs.Load())
+	}
+	c.execute = func(_ int, _ *millracev1.ExecuteRequest, send func(*millracev1.ExecuteResponse) error) error {
+		return answer(send, 0, nil, &millracev1.Complete{Tag: "INSERT 0 1"})
+	}
 	c.nodes[1].stop() // an INSERT to a node that is gone was never sent
-	cl = dial(t, c)
 	cl2, err := client.Dial(t.Context(), []string{c.nodes[1].addr, c.nodes[2].addr})
 	if err != nil {
 		t.Fatal(err)

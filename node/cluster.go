@@ -91,7 +91,7 @@ func stateName(s internalv1.MemberState) string {
 // endBytes asks every node for the sizes of the logs whose primary it is; nodes that don't answer are left out.
 func (n *Node) endBytes(ctx context.Context) map[uint32]uint64 {
 	out := map[uint32]uint64{}
-	for _, s := range n.allStats(ctx, false) {
+	for _, s := range n.allStats(ctx, false, statsTimeout) {
 		for _, p := range s.Partitions {
 			if p.Primary {
 				out[p.Partition] = p.EndBytes
@@ -101,14 +101,11 @@ func (n *Node) endBytes(ctx context.Context) map[uint32]uint64 {
 	return out
 }
 
-// allStats asks every live member for its figures.
-func (n *Node) allStats(ctx context.Context, dead bool) []*internalv1.StatsResponse {
+// allStats asks every live member for its figures, for at most limit.
+func (n *Node) allStats(ctx context.Context, dead bool, limit time.Duration) []*internalv1.StatsResponse {
 	c := n.catalog()
-	if !dead {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, statsTimeout)
-		defer cancel()
-	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	out := make([]*internalv1.StatsResponse, len(c.state.Members))
 	var g errgroup.Group
 	for i, m := range c.state.Members {

@@ -172,11 +172,17 @@ func (s *session) showStreams(ctx context.Context) (*table, error) {
 	c := s.n.catalog()
 	type sum struct{ records, bytes, dead uint64 }
 	sums := map[uint64]sum{}
-	for _, st := range s.n.allStats(ctx, true) {
+	asked := 0
+	// Dead letters are counted by reading what came since the last count, which may take a while.
+	for _, st := range s.n.allStats(ctx, true, s.n.cfg.StatementTimeout) {
+		asked += len(st.Partitions)
 		for _, f := range st.Streams {
 			x := sums[f.Stream]
 			sums[f.Stream] = sum{x.records + f.Records, x.bytes + f.Bytes, x.dead + f.Dead}
 		}
+	}
+	if asked < c.partitions() {
+		return nil, fault.New(fault.Unavailable, "%d of %d partitions can't be asked now; retry, see millrace cluster status", c.partitions()-asked, c.partitions())
 	}
 	t := newTable(text("name"), text("format"), text("key"), bigint("records"), bigint("bytes"), bigint("dead"))
 	for _, d := range c.state.Streams {
@@ -224,7 +230,7 @@ func (s *session) showViews(ctx context.Context) (*table, error) {
 	}
 	c := s.n.catalog()
 	totals := map[uint64]*viewTotals{}
-	for _, st := range s.n.allStats(ctx, false) {
+	for _, st := range s.n.allStats(ctx, false, statsTimeout) {
 		for _, v := range st.Views {
 			if v.Partitions == 0 {
 				continue

@@ -119,6 +119,7 @@ func (n *Node) configure(st *internalv1.ClusterState) {
 	n.current.Store(c)
 	n.runtime.Configure(st)
 	n.host.Configure(st)
+	n.router.configure(c)
 	n.ingest.batcher.configure(c)
 	n.dead.configure(c)
 	n.changed.ring()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc/metadata"
@@ -90,6 +92,19 @@ func (r *router) appendHere(job appendJob) {
 			Partition: job.batch.Partition, BaseOffset: uint64(res.BaseOffset), Count: res.Count, Tick: uint64(res.Tick),
 		}, nil)
 	})
+}
+
+// configure gives up on what waits for nodes that no longer lead its partition: they may never answer. Whether such a
+// batch was appended is unknown.
+func (r *router) configure(c *catalog) {
+	r.mu.Lock()
+	forwards := slices.Collect(maps.Values(r.forwards))
+	r.mu.Unlock()
+	for _, f := range forwards {
+		for _, job := range f.stranded(c) {
+			job.done(nil, fault.New(fault.Unavailable, "partition %d has moved from node %s; retry", job.batch.Partition, c.name(string(f.node))))
+		}
+	}
 }
 
 func (r *router) forwardTo(node ids.NodeID) (*forward, error) {
@@ -213,6 +228,20 @@ func (f *forward) receive(stream millracev1.Ingest_AppendStreamClient) error {
 			job.done(resp.Appended[0], nil)
 		}
 	}
+}
+
+// stranded takes out the jobs whose partition has another primary than the stream's node.
+func (f *forward) stranded(c *catalog) []appendJob {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []appendJob
+	for id, job := range f.pending {
+		if primary, ok := c.primary(ids.PartitionID(job.batch.Partition)); !ok || primary != f.node {
+			out = append(out, job)
+			delete(f.pending, id)
+		}
+	}
+	return out
 }
 
 // fail ends the stream for all that wait: whether their batches were appended is unknown.

@@ -134,14 +134,14 @@ func TestConfig(t *testing.T) {
 		t.Errorf("%+v", cfg)
 	}
 	for text, want := range map[string]string{
-		`partitons = 3`:        `unknown key "partitons"; did you mean "partitions"?`,
-		`whatever = 3`:         `unknown key "whatever"; the keys are`,
-		`config = "x"`:         `unknown key "config"`,
-		`ephemeral = true`:     `unknown key "ephemeral"`,
-		`partitions = "many"`:  `key "partitions"`,
-		`partitions = 1.5`:     `key "partitions": want`,
-		`join = [1]`:           `want a list of strings`,
-		"name = \"x\"\n[more]": `unknown key "more"`,
+		`partitons = 3`:          `unknown key "partitons"; did you mean "partitions"?`,
+		`whatever = 3`:           `unknown key "whatever"; the keys are`,
+		`config = "x"`:           `unknown key "config"`,
+		`ephemeral = true`:       `unknown key "ephemeral"`,
+		`partitions = "many"`:    `key "partitions"`,
+		`partitions = 1.5`:       `key "partitions": want`,
+		`join = [1]`:             `want a list of strings`,
+		"name = \"x\"\n[more]":   `unknown key "more"`,
 		"name = \"x\"\nname = =": `toml:2`,
 	} {
 		if _, err := parse(text); err == nil || !strings.Contains(err.Error(), want) {

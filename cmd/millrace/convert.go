@@ -102,7 +102,6 @@ type csvLines struct {
 	in     *lineReader
 	parser csvParser
 	width  int // fields of a record
-	header string
 
 	same    bool // the record is passed on as it is
 	build   func(dst []byte, fields []csvField) []byte

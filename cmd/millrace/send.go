@@ -154,6 +154,7 @@ type sending struct {
 	stop  context.CancelFunc // ends the reading
 
 	total    int64 // records read; of the sending goroutine only
+	last     int64 // line of the last of them
 	reported int
 	acked    atomic.Int64
 	tick     atomic.Uint64 // highest acknowledged
@@ -234,7 +235,7 @@ func (s *sending) run(ctx context.Context) error {
 	case readErr != nil:
 		return fmt.Errorf("%s: %w", s.in.name, readErr)
 	case interrupted:
-		return fmt.Errorf("interrupted after line %d; what follows was not sent", s.lines.line)
+		return fmt.Errorf("interrupted after line %d; what follows was not sent", s.last)
 	}
 	return nil
 }
@@ -253,7 +254,7 @@ func (s *sending) readAll(ctx context.Context) error {
 		value, line, err := s.src.next()
 		switch {
 		case errors.As(err, &bad):
-			s.total++
+			s.count(line)
 			s.reject(line, bad)
 			continue
 		case isEOF(err):
@@ -265,7 +266,7 @@ func (s *sending) readAll(ctx context.Context) error {
 			err = s.p.SendTagged(ctx, nil, value, uint64(line))
 		}
 		if errors.Is(err, fault.Of(fault.TooLarge)) {
-			s.total++
+			s.count(line)
 			s.reject(line, err)
 			continue
 		}
@@ -273,15 +274,20 @@ func (s *sending) readAll(ctx context.Context) error {
 			if err != nil { // not taken; it counts where the cluster is to blame
 				s.leaveOut(line)
 			} else {
-				s.total++
+				s.count(line)
 			}
 			return errInterrupted
 		}
 		if err != nil {
 			return err
 		}
-		s.total++
+		s.count(line)
 	}
+}
+
+func (s *sending) count(line int64) {
+	s.total++
+	s.last = line
 }
 
 // leaveOut counts a record that was read and not sent as not acknowledged, unless it was the user who ended the run.
