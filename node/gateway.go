@@ -21,6 +21,10 @@ import (
 // noWatermark is the watermark of a statement, which ends no window.
 const noWatermark = math.MinInt64
 
+// staleGrace is how long a statement looks for a tick to read before it gives up because the cluster's clock stands still:
+// a change of leaders takes less.
+const staleGrace = time.Second
+
 // retryPause is how long a statement waits before it looks again where partitions are.
 const retryPause = 20 * time.Millisecond
 
@@ -50,12 +54,18 @@ type layout struct {
 }
 
 // readable finds the newest tick at which all inputs can be read in all partitions, waiting until it is at least
-// minTick, and who is to be asked.
-func (n *Node) readable(ctx context.Context, inputs []input, minTick ids.Tick) (*layout, error) {
+// minTick, and who is to be asked. It doesn't wait where waiting is in vain: when no tick has come for maxStaleness.
+func (n *Node) readable(ctx context.Context, inputs []input, minTick ids.Tick, maxStaleness time.Duration) (*layout, error) {
+	begun := time.Now()
 	for {
 		l, err := n.tryReadable(ctx, inputs, minTick)
 		if err == nil || !fault.Retryable(err) {
 			return l, err
+		}
+		if time.Since(begun) > staleGrace {
+			if serr := n.fresh(maxStaleness); serr != nil {
+				return nil, serr
+			}
 		}
 		if werr := pause(ctx, retryPause); werr != nil {
 			return nil, fault.Wrap(fault.Unavailable, err, "no tick at or above %d can be read in all partitions within the time allowed", minTick).

@@ -117,8 +117,8 @@ func (n *Node) configure(st *internalv1.ClusterState) {
 	}
 	n.peers.configure(st)
 	n.current.Store(c)
+	n.host.Configure(st) // before the runtime, whose sources read the host's logs
 	n.runtime.Configure(st)
-	n.host.Configure(st)
 	n.router.configure(c)
 	n.ingest.batcher.configure(c)
 	n.dead.configure(c)

@@ -202,7 +202,7 @@ func (s *session) layout(ctx context.Context, p *plan.Plan) (*layout, error) {
 	if len(inputs) == 0 {
 		inputs = []input{{}} // of no object: the tick that all partitions have closed
 	}
-	l, err := s.n.readable(wait, inputs, minTick)
+	l, err := s.n.readable(wait, inputs, minTick, s.maxStaleness)
 	if err != nil {
 		return nil, err
 	}

@@ -71,7 +71,7 @@ func (n *Node) subscribeSnapshot(ctx context.Context, view *sql.Object, minTick 
 	wait, cancel := context.WithTimeout(ctx, n.cfg.StatementTimeout)
 	defer cancel()
 	p := scanAll(view)
-	l, err := n.readable(wait, inputsOf(p), minTick)
+	l, err := n.readable(wait, inputsOf(p), minTick, n.cfg.MaxStaleness)
 	if err != nil {
 		return 0, err
 	}

@@ -22,8 +22,9 @@ import (
 
 const benchPartitions = 8
 
-// benchLog is n records of about 100 bytes in batches of 64 KiB, spread over the partitions, with the given number of keys.
-func benchLog(n, keys int, tick ids.Tick) *memLogs {
+// benchLog is n records of about 100 bytes in batches of 64 KiB, spread over the partitions, with the given number of
+// keys. With perTick they are of ticks 20 ms apart, that many records in each; else all of one.
+func benchLog(n, keys, perTick int, tick ids.Tick) *memLogs {
 	l := newMemLogs(benchPartitions)
 	rng := rand.New(rand.NewPCG(1, 1))
 	pad := "abcdefghijklmnopqrstuvwxyzabcdefghij"
@@ -33,7 +34,11 @@ func benchLog(n, keys int, tick ids.Tick) *memLogs {
 			v := fmt.Sprintf(`{"k":"key%07d","n":%d,"ts":%d,"pad":"%s"}`, rng.IntN(keys), i%1000, 1_700_000_000_000_000+int64(i), pad)
 			b.Add(nil, false, []byte(v))
 		}
-		l.appendRaw(ids.PartitionID(p), tick, uint32(b.Count()), slices.Clone(b.Payload()))
+		at := tick
+		if perTick > 0 {
+			at += ids.Tick(i / perTick * 20_000)
+		}
+		l.appendRaw(ids.PartitionID(p), at, uint32(b.Count()), slices.Clone(b.Payload()))
 	}
 	return l
 }
@@ -102,15 +107,24 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkBackfill is a view's history, read from a log that is there.
-func BenchmarkBackfill(b *testing.B) {
+// BenchmarkThroughput reads a log that is there: as a view's history, or as live ticks that a view is behind with.
+func BenchmarkThroughput(b *testing.B) {
 	for _, bc := range []struct {
 		view testView
 		keys int
-	}{{windows(false), 10}, {windows(false), 1_000_000}, {perKey(), 10}, {filtered(), 10}} {
-		b.Run(fmt.Sprintf("%s/keys=%d", bc.view.name, bc.keys), func(b *testing.B) {
+		live int // records each tick
+	}{
+		{windows(false), 10, 0}, {windows(false), 1_000_000, 0}, {perKey(), 10, 0}, {filtered(), 10, 0},
+		{windows(false), 10, 10_000}, {windows(false), 1_000_000, 6_000}, {filtered(), 10, 10_000},
+	} {
+		b.Run(fmt.Sprintf("%s/keys=%d/pertick=%d", bc.view.name, bc.keys, bc.live), func(b *testing.B) {
 			const n = 2_000_000
-			l := benchLog(n, bc.keys, 10)
+			l := benchLog(n, bc.keys, bc.live, 10)
+			last := ids.Tick(1_000_000_000)
+			created := ids.Tick(10)
+			if bc.live > 0 {
+				created = 5
+			}
 			v := bc.view
 			if v.name == "windows" { // one window for all, as the records' times lie within seconds
 				for i := range v.plan.Stages[0].Ops {
@@ -122,18 +136,18 @@ func BenchmarkBackfill(b *testing.B) {
 			b.ResetTimer()
 			for range b.N {
 				b.StopTimer()
-				rt, stop := benchNode(b, l, []testView{v}, 10)
+				rt, stop := benchNode(b, l, []testView{v}, created)
 				cpu := cpuTime()
 				b.StartTimer()
 				began := time.Now()
-				closeAll(rt, 20, nil)
-				if _, err := rt.BeginRead(context.Background(), 100, allParts(), 20); err != nil {
+				closeAll(rt, last, nil)
+				if _, err := rt.BeginRead(context.Background(), 100, allParts(), last); err != nil {
 					b.Fatal(err)
 				}
 				b.ReportMetric(n/time.Since(began).Seconds(), "records/s")
 				b.ReportMetric(float64((cpuTime()-cpu).Nanoseconds())/n, "cpu-ns/record")
 				b.StopTimer()
-				if got, want := countRows(b, rt, v.name), int64(n); v.name != "filtered" && got != want || got < want/3 {
+				if got, want := countRows(b, rt, v.name, last), int64(n); v.name != "filtered" && got != want || got < want/3 {
 					b.Fatalf("the view has counted %d records of %d", got, want)
 				}
 				stop()
@@ -144,10 +158,10 @@ func BenchmarkBackfill(b *testing.B) {
 }
 
 // countRows adds up what the view has counted; the number of its rows, if it counts nothing.
-func countRows(b *testing.B, rt *Runtime, name string) (n int64) {
+func countRows(b *testing.B, rt *Runtime, name string, tick ids.Tick) (n int64) {
 	col := map[string]int{"windows": 2, "per_key": 1}
 	for _, p := range allParts() {
-		err := rt.Read(context.Background(), 100, p, 20, nil, func(d *record.Delta) error {
+		err := rt.Read(context.Background(), 100, p, tick, nil, func(d *record.Delta) error {
 			c, counts := col[name]
 			for i := range d.N {
 				if counts {
@@ -235,4 +249,58 @@ func BenchmarkIdle(b *testing.B) {
 		time.Sleep(time.Until(began.Add(time.Duration(i+1) * 100 * time.Millisecond)))
 	}
 	b.ReportMetric(float64(cpuTime()-cpu)/float64(time.Since(began))*100, "%cpu")
+}
+
+// BenchmarkCluster is three nodes in one process with ten views over 32 partitions: idle, with a tick each 100 ms, and
+// at 10,000 records/s in ticks of 2 ms.
+func BenchmarkCluster(b *testing.B) {
+	for _, bc := range []struct {
+		name  string
+		every time.Duration
+		rows  int // each tick
+		ticks int
+		views int
+	}{{"idle/views=10", 100 * time.Millisecond, 0, 30, 10}, {"live/views=1", 2 * time.Millisecond, 20, 1500, 1}, {"live/views=10", 2 * time.Millisecond, 20, 1500, 10}} {
+		b.Run(bc.name, func(b *testing.B) {
+			c := newTestCluster(b, 3, 32, func(cfg *Config) {
+				d := DefaultConfig()
+				d.NodeID, d.Workers = cfg.NodeID, runtime.GOMAXPROCS(0)
+				*cfg = d
+			})
+			order := make([]int, 32)
+			for p := range order {
+				order[p] = p
+			}
+			rng := rand.New(rand.NewPCG(1, 1))
+			m := &model{}
+			for i := range bc.views {
+				m = c.createView(ids.StreamID(100+i), perKey(), false)
+			}
+			c.fill(rng, 5, 5)
+			c.check(100, perKey(), &model{created: m.created, events: c.model.events}, c.tick)
+			began, cpu := time.Now(), cpuTime()
+			var lat []time.Duration
+			for i := range bc.ticks {
+				next := c.tick + ids.Tick(bc.every.Microseconds())
+				for r := range bc.rows {
+					c.append(ids.PartitionID((i*7+r)%32), next, randomEvents(rng, next, 1))
+				}
+				closed := time.Now()
+				c.closeTick(next, order)
+				if i%20 == 0 {
+					for p := range ids.PartitionID(32) {
+						if _, err := c.primary(p).rt.BeginRead(context.Background(), 100, []ids.PartitionID{p}, next); err != nil {
+							b.Fatal(err)
+						}
+					}
+					lat = append(lat, time.Since(closed))
+				}
+				time.Sleep(time.Until(began.Add(time.Duration(i+1) * bc.every)))
+			}
+			slices.Sort(lat)
+			b.ReportMetric(float64(cpuTime()-cpu)/float64(time.Since(began))*100, "%cpu")
+			b.ReportMetric(float64(lat[len(lat)/2].Microseconds()), "p50-us")
+			b.ReportMetric(float64(lat[len(lat)*99/100].Microseconds()), "p99-us")
+		})
+	}
 }

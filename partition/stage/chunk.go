@@ -107,7 +107,7 @@ func (c *chunk) readLog(limit ids.Tick, fn func(*LogBatch) (bool, error), atEnd 
 	s, sc := c.source, c.scan
 	var own error
 	err := s.rt.logs.ReadTicks(s.p, s.view.streamID, sc.pos.offset, limit, func(b *LogBatch) (bool, error) {
-		if b.BaseOffset != sc.pos.offset && (sc.pos.offset != 0 || sc.pos.through >= s.view.created) {
+		if b.BaseOffset != sc.pos.offset {
 			own = fault.New(fault.Conflict, "view %q needs the records of partition %d from offset %d on, its log goes on at %d; "+
 				"drop the view and create it again", s.view.name, s.p, sc.pos.offset, b.BaseOffset).WithReason("LOG_TRUNCATED")
 			return false, own

@@ -59,7 +59,7 @@ func (n *testNode) End(p ids.PartitionID, s ids.StreamID) (start, end ids.Offset
 
 // testCluster is several nodes over shared logs.
 type testCluster struct {
-	t     *testing.T
+	t     testing.TB
 	cfg   func(*Config)
 	logs  *memLogs
 	nodes []*testNode
@@ -72,12 +72,12 @@ type testCluster struct {
 	ahead ids.Tick // how far a new view's created_tick lies above the last closed one
 }
 
-func newTestCluster(t *testing.T, nodes, partitions int, cfg func(*Config)) *testCluster {
+func newTestCluster(t testing.TB, nodes, partitions int, cfg func(*Config)) *testCluster {
 	return newWrappedCluster(t, nodes, partitions, cfg, nil)
 }
 
 // newWrappedCluster is newTestCluster with something between the runtimes and their stores.
-func newWrappedCluster(t *testing.T, nodes, partitions int, cfg func(*Config), wrap func(*storage.Store) Store) *testCluster {
+func newWrappedCluster(t testing.TB, nodes, partitions int, cfg func(*Config), wrap func(*storage.Store) Store) *testCluster {
 	c := &testCluster{wrap: wrap,
 		t: t, cfg: cfg, logs: newMemLogs(partitions), first: map[ids.PartitionID]bool{}, data: make([]ids.Tick, partitions),
 		tick: streamCreated, model: &model{events: make([][]event, partitions)},
@@ -472,7 +472,7 @@ func (f *follower) fail(err error) {
 }
 
 // upTo waits until the follower has seen everything up to tick, the last one there is, and returns its rows.
-func (f *follower) upTo(t *testing.T, tick ids.Tick) map[string]int64 {
+func (f *follower) upTo(t testing.TB, tick ids.Tick) map[string]int64 {
 	t.Helper()
 	deadline := time.Now().Add(wait)
 	for {

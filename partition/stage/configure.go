@@ -19,6 +19,7 @@ func (rt *Runtime) Configure(st *internalv1.ClusterState) {
 		return
 	}
 	first := rt.state == nil
+	moved := movedPrimaries(rt.state, st)
 	rt.state = st
 	rt.board.resize(int(st.PartitionCount))
 	here := rt.primaryEpochs(st)
@@ -28,7 +29,10 @@ func (rt *Runtime) Configure(st *internalv1.ClusterState) {
 		rt.dropOrphans()
 	}
 	rt.configureSources(here)
-	rt.configureTargets(st, here)
+	for _, s := range rt.sources {
+		s.forgetDurable(moved)
+	}
+	rt.configureTargets(st, here, first)
 	rt.publish(st, here)
 	rt.configureFeeds(st)
 	streams := map[ids.StreamID]bool{}
@@ -48,6 +52,17 @@ func (rt *Runtime) primaryEpochs(st *internalv1.ClusterState) map[ids.PartitionI
 		}
 	}
 	return here
+}
+
+// movedPrimaries returns the partitions whose primary is another one than before.
+func movedPrimaries(before, now *internalv1.ClusterState) []ids.PartitionID {
+	var out []ids.PartitionID
+	for i, p := range now.Partitions {
+		if before != nil && i < len(before.Partitions) && before.Partitions[i].Primary != p.Primary {
+			out = append(out, ids.PartitionID(p.Id))
+		}
+	}
+	return out
 }
 
 // dropViews ends the views that are gone and deletes what they have stored.
@@ -170,8 +185,9 @@ func (rt *Runtime) configureSources(here map[ids.PartitionID]ids.Epoch) {
 	}
 }
 
-// configureTargets makes targets for partitions whose primary came here and ends those of partitions that left.
-func (rt *Runtime) configureTargets(st *internalv1.ClusterState, here map[ids.PartitionID]ids.Epoch) {
+// configureTargets makes targets for partitions whose primary came here and ends those of partitions that left. first:
+// what is stored has been read from the disk, since the store was just opened.
+func (rt *Runtime) configureTargets(st *internalv1.ClusterState, here map[ids.PartitionID]ids.Epoch, first bool) {
 	for k, t := range rt.targets {
 		if _, ok := here[k.p]; ok {
 			continue
@@ -208,22 +224,22 @@ func (rt *Runtime) configureTargets(st *internalv1.ClusterState, here map[ids.Pa
 			fresh = append(fresh, t)
 		}
 		if v.failed.Load() == nil {
-			rt.addGroups(v, fresh)
+			rt.addGroups(v, fresh, first)
 		}
 	}
 }
 
 // addGroups lets targets that came at the same time read together.
-func (rt *Runtime) addGroups(v *view, fresh []*target) {
+func (rt *Runtime) addGroups(v *view, fresh []*target, durable bool) {
 	if len(fresh) == 0 {
 		return
 	}
 	if sources := v.sourcesOf(fresh[0].p); len(sources) == v.partitions {
-		rt.groups = append(rt.groups, newGroup(rt, v, sources, fresh))
+		rt.groups = append(rt.groups, newGroup(rt, v, sources, fresh, durable))
 		return
 	}
 	for _, t := range fresh {
-		rt.groups = append(rt.groups, newGroup(rt, v, v.sourcesOf(t.p), []*target{t}))
+		rt.groups = append(rt.groups, newGroup(rt, v, v.sourcesOf(t.p), []*target{t}, durable))
 	}
 }
 
@@ -277,6 +293,7 @@ func (rt *Runtime) dropReplica(p ids.PartitionID) {
 func (rt *Runtime) publish(st *internalv1.ClusterState, here map[ids.PartitionID]ids.Epoch) {
 	inv := &inventory{
 		clusterID: st.ClusterId, groups: slices.Clone(rt.groups), views: maps.Clone(rt.views), find: maps.Clone(rt.targets),
+		sources:  maps.Clone(rt.sources),
 		byStream: map[ids.StreamID]map[ids.PartitionID][]*source{},
 	}
 	for p := range here {

@@ -215,7 +215,10 @@ func (o *outlet) enqueue(f *outFeed, s outStep) {
 	o.signal()
 }
 
-// next returns the next message: closed ticks first, then one step of each feed in turn; nil when there is nothing.
+// gatherBytes is about how much goes into one message, in bytes, when there are many small steps.
+const gatherBytes = 64 << 10
+
+// next returns the next message: closed ticks, and some steps, one of each feed in turn; nil when there is nothing.
 func (o *outlet) next() *internalv1.PullResponse {
 	resp := &internalv1.PullResponse{}
 	o.rt.board.news(o.rt.primariesHere(), o.sent, func(tick ids.Tick, parts []uint32, data []lastData) {
@@ -226,16 +229,33 @@ func (o *outlet) next() *internalv1.PullResponse {
 		resp.Closed = append(resp.Closed, c)
 	})
 	o.mu.Lock()
-	if len(o.refused) > 0 {
-		resp.Refused, o.refused = o.refused[0], o.refused[1:]
+	resp.Refused, o.refused = o.refused, nil
+	o.mu.Unlock()
+	for size := 0; size < gatherBytes; {
+		f, s, ok := o.pop()
+		if !ok {
+			break
+		}
+		m, n := o.message(f, s)
+		resp.Steps = append(resp.Steps, m)
+		size += n
 	}
-	var f *outFeed
-	var s outStep
-	for len(o.turn) > 0 && f == nil {
+	if len(resp.Closed) == 0 && len(resp.Steps) == 0 && len(resp.Refused) == 0 {
+		return nil
+	}
+	return resp
+}
+
+// pop takes the next step, of each feed in turn.
+func (o *outlet) pop() (f *outFeed, s outStep, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.turn) > 0 {
 		f = o.turn[0]
-		o.turn = o.turn[1:]
+		if o.turn = o.turn[1:]; len(o.turn) == 0 {
+			o.turn = nil
+		}
 		if o.feeds[f.id] != f {
-			f = nil
 			continue
 		}
 		s = f.queue[0]
@@ -243,22 +263,13 @@ func (o *outlet) next() *internalv1.PullResponse {
 		if f.queue = f.queue[1:]; len(f.queue) > 0 {
 			o.turn = append(o.turn, f)
 		}
+		return f, s, true
 	}
-	if len(o.turn) == 0 {
-		o.turn = nil
-	}
-	o.mu.Unlock()
-	if f != nil {
-		resp.Step = o.message(f, s)
-	}
-	if len(resp.Closed) == 0 && resp.Step == nil && resp.Refused == nil {
-		return nil
-	}
-	return resp
+	return nil, outStep{}, false
 }
 
-// message encodes a step; pieces of a large one go back to the front of the queue.
-func (o *outlet) message(f *outFeed, s outStep) *internalv1.Step {
+// message encodes a step and returns about how large it is; the rest of a large one goes back to the front of the queue.
+func (o *outlet) message(f *outFeed, s outStep) (*internalv1.Step, int) {
 	st := s.st
 	m := &internalv1.Step{
 		Feed: f.id, Tick: uint64(st.tick), Part: st.part, Through: uint64(st.through), Position: st.pos.proto(),
@@ -278,7 +289,7 @@ func (o *outlet) message(f *outFeed, s outStep) *internalv1.Step {
 		m.Parts = append(m.Parts, &internalv1.Part{Target: uint32(p.target), Delta: raw, Bytes: p.bytes})
 		size += len(raw)
 	}
-	return m
+	return m, size + stepBytes
 }
 
 // putBack makes s the feed's next step, and the feed the next in turn, so that pieces come one after the other.

@@ -26,7 +26,6 @@ type group struct {
 	steps    []watermarkStep
 	targets  []*target
 	byPart   []*target
-	waiters  int
 	changed  chan struct{} // closed when a target gets further; nil: nobody waits
 	stopped  bool
 	narrowed bool   // it has lost targets since its feeds were opened; guarded by the runtime's mu
@@ -85,8 +84,9 @@ func (q *itemQueue) Pop() any {
 	return x
 }
 
-// newGroup makes a group of targets, each loaded from its stored progress.
-func newGroup(rt *Runtime, v *view, sources []ids.PartitionID, targets []*target) *group {
+// newGroup makes a group of targets, each loaded from its stored progress;
+// durable: what they loaded has been on disk.
+func newGroup(rt *Runtime, v *view, sources []ids.PartitionID, targets []*target, durable bool) *group {
 	cuts := make([]cut, len(targets))
 	for i, t := range targets {
 		cuts[i] = t.loaded
@@ -99,7 +99,9 @@ func newGroup(rt *Runtime, v *view, sources []ids.PartitionID, targets []*target
 	g.front.done = start.tick
 	for i := range g.in {
 		g.in[i].received = start.positions[i]
-		g.in[i].durable = start.positions[i].offset
+		if durable {
+			g.in[i].durable = start.positions[i].offset
+		}
 		g.front.receive(i, start.positions[i].through)
 	}
 	for _, t := range targets {

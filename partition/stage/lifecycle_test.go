@@ -156,6 +156,28 @@ func TestLostLog(t *testing.T) {
 	c.check(101, v, other, c.tick)
 }
 
+// TestTruncatedBefore makes views over logs that retention has cut, or emptied, before.
+func TestTruncatedBefore(t *testing.T) {
+	c := newTestCluster(t, 2, 2, nil)
+	rng := rand.New(rand.NewPCG(1, 1))
+	c.fill(rng, 10, 10)
+	c.logs.truncate(0, c.logs.ends[0]) // all
+	c.logs.truncate(1, c.logs.ends[1]-20)
+	c.model.events[0] = nil
+	c.model.events[1] = c.model.events[1][len(c.model.events[1])-20:]
+	v := perKey()
+	m := c.createView(100, v, false)
+	c.fill(rng, 3, 10)
+	m.events = c.model.events
+	c.check(100, v, m, c.tick)
+	w := filtered()
+	w.naive = sinceCreated(w)
+	n := c.createView(101, w, true)
+	c.fill(rng, 3, 10)
+	c.check(101, w, n, c.tick)
+	c.check(100, v, m, c.tick)
+}
+
 func TestFailedView(t *testing.T) {
 	c := newTestCluster(t, 2, 3, nil)
 	rng := rand.New(rand.NewPCG(1, 1))
@@ -230,9 +252,9 @@ func TestLargeSteps(t *testing.T) {
 		}
 		c.closeTick(next, []int{0, 1, 2, 3})
 	}
-	fillBig(20)
+	fillBig(8)
 	m := c.createView(100, v, false)
-	fillBig(22)
+	fillBig(10)
 	got, err := c.read(100, c.tick)
 	if err != nil {
 		t.Fatal(err)

@@ -271,7 +271,7 @@ func (l *link) receive(stream internalv1.Exchange_PullClient) error {
 			}
 			l.rt.lookAtBoard()
 		}
-		if s := resp.Step; s != nil {
+		for _, s := range resp.Steps {
 			if old := pieces[s.Feed]; old != nil {
 				old.Parts = append(old.Parts, s.Parts...)
 				s.Parts = old.Parts
@@ -285,11 +285,16 @@ func (l *link) receive(stream internalv1.Exchange_PullClient) error {
 			f := l.feeds[s.Feed]
 			l.pause = 0
 			l.mu.Unlock()
-			if f != nil {
-				f.group.receive(f, stepOf(s), s.Bytes)
+			if f == nil {
+				continue
 			}
+			st, err := stepOf(s, f.group.view.partitions)
+			if err != nil {
+				return err
+			}
+			f.group.receive(f, st, s.Bytes)
 		}
-		if r := resp.Refused; r != nil {
+		for _, r := range resp.Refused {
 			l.refused(r)
 		}
 	}
@@ -323,14 +328,17 @@ func (l *link) retry() {
 	}
 }
 
-func stepOf(m *internalv1.Step) *step {
+func stepOf(m *internalv1.Step, partitions int) (*step, error) {
 	st := &step{
 		tick: ids.Tick(m.Tick), part: m.Part, through: ids.Tick(m.Through), pos: positionOf(m.Position),
 		counts: dataflow.Counts{Late: m.Late, Errors: m.Errors, LastError: m.LastError},
 		parts:  make([]part, len(m.Parts)),
 	}
 	for i, p := range m.Parts {
+		if int(p.Target) >= partitions || p.Delta == nil {
+			return nil, fault.New(fault.Corrupted, "exchange: a step with rows for partition %d of %d", p.Target, partitions)
+		}
 		st.parts[i] = part{target: ids.PartitionID(p.Target), raw: p.Delta, bytes: p.Bytes}
 	}
-	return st
+	return st, nil
 }

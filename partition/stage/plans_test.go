@@ -76,14 +76,6 @@ func partialSchema(keys record.Schema, aggs ...plan.Agg) record.Schema {
 	return append(s, bigint("rows"))
 }
 
-func upTo(n int) []int {
-	out := make([]int, n)
-	for i := range out {
-		out[i] = i
-	}
-	return out
-}
-
 // testView is a view with its naive counterpart: the rows that it should have, as text, with their weights.
 type testView struct {
 	name  string

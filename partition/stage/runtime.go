@@ -69,6 +69,7 @@ type inventory struct {
 	targets   []*target
 	views     map[ids.StreamID]*view
 	find      map[viewPartition]*target
+	sources   map[viewPartition]*source
 	byStream  map[ids.StreamID]map[ids.PartitionID][]*source
 }
 
@@ -114,7 +115,7 @@ func (rt *Runtime) shut() {
 	rt.stopped = true
 	rt.cancel()
 	inv := *rt.all.Load()
-	inv.views, inv.find = nil, nil
+	inv.views, inv.find, inv.byStream = nil, nil, nil
 	rt.all.Store(&inv)
 	for _, s := range rt.sources {
 		s.stop("the node is stopping")
@@ -328,15 +329,17 @@ func (g *group) setDurable(c cut) {
 // LowWater returns the offset below which no view needs the log of a stream in a partition whose primary is here, and
 // whether any view reads the stream at all. Where this node isn't the primary it knows nothing and returns 0, true.
 func (rt *Runtime) LowWater(stream ids.StreamID, p ids.PartitionID) (ids.Offset, bool) {
-	rt.mu.Lock()
-	defer rt.mu.Unlock()
+	inv := rt.all.Load()
+	if inv.byStream == nil {
+		return 0, true // not configured yet
+	}
 	low, any := ids.Offset(math.MaxUint64), false
-	for id, v := range rt.views {
+	for id, v := range inv.views {
 		if v.streamID != stream {
 			continue
 		}
 		any = true
-		s := rt.sources[viewPartition{id, p}]
+		s := inv.sources[viewPartition{id, p}]
 		if s == nil {
 			return 0, true
 		}

@@ -20,14 +20,17 @@ type source struct {
 	p     ids.PartitionID
 	epoch ids.Epoch
 
-	mu      sync.Mutex
-	readers []*reader
-	scans   []*scan
-	turn    int
-	stopped bool
-	alarm   *time.Timer   // wakes the source later; nil: none set
-	pause   time.Duration // before the next try after an error of the log; 0: the last one went well
-	until   time.Time     // nothing is read before
+	mu       sync.Mutex
+	readers  []*reader
+	scans    []*scan
+	turn     int
+	stopped  bool
+	alarm    *time.Timer   // wakes the source later
+	rings    time.Time     // when alarm does
+	pause    time.Duration // before the next try after an error of the log; 0: the last one went well
+	until    time.Time     // nothing is read before
+	logStart ids.Offset    // once started
+	started  bool
 	// durable is how far each target partition will never ask again; 0 until it says so.
 	durable []ids.Offset
 
@@ -78,10 +81,14 @@ func (s *source) stop(reason string) {
 
 // wakeAt makes the source run at a time. Called with mu held.
 func (s *source) wakeAt(at time.Time) {
+	if now := time.Now(); s.alarm != nil && s.rings.After(now) && !s.rings.After(at) {
+		return // it rings before
+	}
 	if s.alarm != nil {
 		s.alarm.Stop()
 	}
-	s.alarm = time.AfterFunc(max(time.Until(at), time.Millisecond), func() { s.rt.sched.wake(s) })
+	s.rings = at
+	s.alarm = time.AfterFunc(time.Until(at), func() { s.rt.sched.wake(s) })
 }
 
 // run implements task: one chunk of one scan.
@@ -93,6 +100,11 @@ func (s *source) run() bool {
 	s.mu.Lock()
 	now := time.Now()
 	if s.stopped || now.Before(s.until) {
+		s.mu.Unlock()
+		return false
+	}
+	if err := s.findStart(); err != nil {
+		s.retry(err)
 		s.mu.Unlock()
 		return false
 	}
@@ -135,13 +147,37 @@ func (s *source) trouble(sc *scan, err error, ofLog bool) bool {
 	// The scan may have read ahead of the steps that it made: it begins again where its readers are.
 	s.drop(sc)
 	s.frag = nil
+	s.retry(err)
+	return false
+}
+
+// retry lets the source run again after a pause.
+func (s *source) retry(err error) {
 	s.pause = min(max(2*s.pause, s.rt.cfg.RetryMin), s.rt.cfg.RetryMax)
 	if s.pause == s.rt.cfg.RetryMax {
 		s.rt.log.Warn("a view can't read its stream's log; trying again", "view", s.view.name, "partition", s.p, "error", err)
 	}
 	s.until = time.Now().Add(s.pause)
 	s.wakeAt(s.until)
-	return false
+}
+
+// findStart moves readers that have nothing yet to the start of the log, which retention may have moved before the view
+// was made.
+func (s *source) findStart() error {
+	for _, r := range s.readers {
+		if r.pos.offset != 0 || r.pos.through >= s.view.created || r.scan != nil {
+			continue
+		}
+		if !s.started {
+			start, _, err := s.rt.logs.End(s.p, s.view.streamID)
+			if err != nil {
+				return err
+			}
+			s.logStart, s.started = start, true
+		}
+		r.pos.offset = s.logStart
+	}
+	return nil
 }
 
 // drop takes a scan away from its readers. Called with mu held.
@@ -322,8 +358,10 @@ func (s *source) attach(r *reader) error {
 		return fault.New(fault.NotPrimary, "partition %d of view %q isn't read here any more", s.p, s.view.name)
 	}
 	s.readers = append(s.readers, r)
+	for _, t := range r.targets {
+		s.durable[t] = r.durable // another node's than before, maybe
+	}
 	s.mu.Unlock()
-	s.setDurable(r, r.durable)
 	s.rt.sched.wake(s)
 	return nil
 }
@@ -354,6 +392,15 @@ func (s *source) setDurable(r *reader, offset ids.Offset) {
 	defer s.mu.Unlock()
 	for _, t := range r.targets {
 		s.durable[t] = max(s.durable[t], offset)
+	}
+}
+
+// forgetDurable is for targets that have moved: the node that has them now may have to begin anew.
+func (s *source) forgetDurable(targets []ids.PartitionID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range targets {
+		s.durable[t] = 0
 	}
 }
 
