@@ -36,6 +36,12 @@ func (f *faults) fail(err error, n int64) {
 		}
 		return
 	}
+	f.leaveOut(err, n)
+}
+
+// leaveOut tells of n rows that take no part, in either mode: what they lack isn't the fault of a call, and one such row
+// must not make every statement over its stream fail.
+func (f *faults) leaveOut(err error, n int64) {
 	if n > 0 {
 		f.counts.Errors += n
 		f.last = err

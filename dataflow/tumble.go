@@ -75,7 +75,7 @@ func (t *tumble) windows(in *record.Delta) {
 	start, end := int64(0), int64(math.MinInt64)
 	for i := range in.N {
 		if times.Null(i) {
-			t.errs.fail(errNoWindowTime, positive(in, i))
+			t.errs.leaveOut(errNoWindowTime, positive(in, i))
 			continue
 		}
 		at := times.Ints[i]
