@@ -15,6 +15,7 @@ type appendReq struct {
 	wall     int64 // microseconds since the Unix epoch, when it came
 	done     func(AppendResult, error)
 	deadline time.Duration // while it is held
+	sure     bool          // this node was the primary after it came
 }
 
 // maxHeld bounds the appends that wait for their partition to open; their bytes are bounded with all that is in flight.
@@ -192,18 +193,22 @@ func unknownStream(c *catalog, s ids.StreamID) error {
 	return fault.New(fault.NotFound, "stream %d doesn't exist; it was dropped", s).WithReason("UNKNOWN_STREAM")
 }
 
-// verdict is a refusal that waits until it is sure that this node was still the primary when it was made.
+// verdict is an append that is to be refused for what the log says of its producer, once that is sure.
 type verdict struct {
 	q        *appendReq
-	err      error
 	barrier  uint64
 	deadline time.Duration
 }
 
 // doubt refuses a batch for what the log says of its producer. A primary that was replaced without knowing may lack
 // what the producer was told by its successor; its word would make the producer begin anew, and append twice. So every
-// in-sync member is asked first whether it still follows.
+// in-sync member is asked first whether it still follows; then the batch is looked at again, since what it lacked may
+// have come.
 func (r *replica) doubt(now time.Duration, q *appendReq, err error) {
+	if q.sure {
+		r.refuse(q, err)
+		return
+	}
 	ps := &r.primary
 	if len(ps.verdicts) >= maxHeld {
 		r.refuse(q, fault.New(fault.Exhausted, "partition %d: %d refused appends wait; retry", r.id, len(ps.verdicts)).
@@ -212,13 +217,13 @@ func (r *replica) doubt(now time.Duration, q *appendReq, err error) {
 	}
 	ps.probes++
 	ps.barrier = ps.probes
-	ps.verdicts = append(ps.verdicts, verdict{q, err, ps.barrier, now + r.opt.holdWait})
+	ps.verdicts = append(ps.verdicts, verdict{q, ps.barrier, now + r.opt.holdWait})
 	r.wakeStreaming()
-	r.judge()
+	r.judge(now)
 }
 
-// judge tells the verdicts that are sure by now.
-func (r *replica) judge() {
+// judge looks again at the appends that waited for the in-sync members' word.
+func (r *replica) judge(now time.Duration) {
 	ps := &r.primary
 	if len(ps.verdicts) == 0 || !ps.established {
 		return
@@ -231,10 +236,14 @@ func (r *replica) judge() {
 	}
 	n := 0
 	for n < len(ps.verdicts) && ps.verdicts[n].barrier <= sure {
-		r.refuse(ps.verdicts[n].q, ps.verdicts[n].err)
 		n++
 	}
+	ready := ps.verdicts[:n]
 	if ps.verdicts = ps.verdicts[n:]; len(ps.verdicts) == 0 {
 		ps.verdicts = nil
+	}
+	for _, v := range ready {
+		v.q.sure = true
+		r.append(now, v.q)
 	}
 }

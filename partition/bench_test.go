@@ -131,3 +131,24 @@ func BenchmarkTick(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkAppendOne measures the time from append to acknowledgement of one small batch at a time.
+func BenchmarkAppendOne(b *testing.B) {
+	for _, nodes := range []int{1, 3} {
+		b.Run(fmt.Sprint("nodes=", nodes), func(b *testing.B) {
+			c := newCluster(b, nodes, 1, nil)
+			c.tcp, c.store = true, onDisk(b)
+			c.startAll()
+			batch := benchBatch(100, 1000, rand.New(rand.NewPCG(1, 2)))
+			c.must(0, 1, batch)
+			n := c.primary(0)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N {
+				if _, err := n.append(0, 1, batch, 0); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

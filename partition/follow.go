@@ -78,7 +78,10 @@ func (r *replica) hear(from ids.NodeID, t term, termStart LSN) bool {
 	// term: the rest is what an earlier primary didn't get committed. It must go before anything is acknowledged, or it
 	// could come back after its tick was closed.
 	if r.end >= termStart {
-		return r.cutTo(termStart - 1)
+		if !r.cutTo(termStart - 1) {
+			return false
+		}
+		r.termOp = r.op // the answer waits for this write too: it mustn't come back after a crash
 	}
 	return true
 }

@@ -23,13 +23,16 @@ func (h *history) at(lsn LSN) term {
 	return h.starts[i-1].term
 }
 
-// floor returns the highest LSN up to end whose term isn't above t.
+// floor returns the highest LSN up to end whose term isn't above t; below base when none is known.
 func (h *history) floor(t term, end LSN) LSN {
 	i := sort.Search(len(h.starts), func(i int) bool { return t.less(h.starts[i].term) })
-	if i == len(h.starts) {
-		return end
+	if i < len(h.starts) {
+		end = min(end, h.starts[i].first-1)
 	}
-	return min(end, h.starts[i].first-1)
+	if end <= h.base && h.base > 0 && t.less(h.baseTerm) {
+		return min(end, h.base-1)
+	}
+	return end
 }
 
 // append notes the term of the entry at lsn, the last one, and reports whether it is the first of its term.

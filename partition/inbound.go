@@ -29,9 +29,22 @@ type inbound struct {
 	from   ids.NodeID
 	mu     sync.Mutex
 	acks   []*hosted              // takeAck has something
-	direct []*internalv1.LogReply // as they are
+	direct []*internalv1.LogReply // as they are, at most maxReplies
 	closed bool
+	full   bool // a reply found no room: the stream ends, and the primary asks again on the next
 	notify chan struct{}
+}
+
+// maxReplies bounds the answers that wait for a primary to take them.
+const maxReplies = 1 << 14
+
+// reply queues answers. in.mu is held.
+func (in *inbound) reply(m ...*internalv1.LogReply) {
+	if len(in.direct)+len(m) > maxReplies {
+		in.full = true
+		return
+	}
+	in.direct = append(in.direct, m...)
 }
 
 // answer queues what a replica has to tell its primary. Its lock is held.
@@ -41,7 +54,7 @@ func (hd *hosted) answer(replies []*internalv1.LogReply, ack bool) {
 		return // the stream is gone; the next one begins with a probe
 	}
 	in.mu.Lock()
-	in.direct = append(in.direct, replies...)
+	in.reply(replies...)
 	if ack && !hd.ackQueued {
 		hd.ackQueued = true
 		in.acks = append(in.acks, hd)
@@ -158,6 +171,12 @@ func (h *Host) receive(ctx context.Context, in *inbound, m *internalv1.Replicate
 		if err := h.writer.wait(ctx); err != nil {
 			return err
 		}
+		in.mu.Lock()
+		full := in.full
+		in.mu.Unlock()
+		if full {
+			return fault.New(fault.Exhausted, "node %s doesn't take its %d answers", in.from, maxReplies)
+		}
 		for _, a := range m.Appends {
 			if err := h.receiveAppend(in, a); err != nil {
 				return err
@@ -187,9 +206,7 @@ func (h *Host) receiveAppend(in *inbound, a *internalv1.LogAppend) error {
 func (h *Host) receiveOn(in *inbound, partition uint32, t *internalv1.LogTerm, fn func(*replica)) {
 	missing := func() {
 		in.mu.Lock()
-		in.direct = append(in.direct, &internalv1.LogReply{
-			Partition: partition, Kind: internalv1.LogReplyKind_LOG_REPLY_KIND_MISSING, Term: t,
-		})
+		in.reply(&internalv1.LogReply{Partition: partition, Kind: internalv1.LogReplyKind_LOG_REPLY_KIND_MISSING, Term: t})
 		in.mu.Unlock()
 		poke(in.notify)
 	}

@@ -60,6 +60,7 @@ type node struct {
 	done     chan struct{}
 	closings []Closing
 	up       bool
+	crashed  atomic.Bool
 	pipes    []net.Conn
 }
 
@@ -230,8 +231,13 @@ func (c *cluster) stop(id ids.NodeID) {
 // crash stops a node as power loss would: what wasn't synced is gone.
 func (c *cluster) crash(id ids.NodeID, keepUnsynced int, rng randSource) {
 	n := c.nodes[id]
+	// Nothing that it does from here on gets out: it must not acknowledge what the copy of its disk doesn't have.
+	n.crashed.Store(true)
+	c.isolate(id, true)
 	clone := n.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: keepUnsynced, RNG: rng.pcg()})
 	c.stop(id)
+	c.isolate(id, false)
+	n.crashed.Store(false)
 	n.fs = clone
 }
 
@@ -454,6 +460,9 @@ func (n *node) append(p ids.PartitionID, s ids.StreamID, b *millracev1.Batch, se
 	ch := make(chan outcomeOf, 1)
 	n.host.Append(AppendRequest{Partition: p, Stream: s, Batch: b, SeenTick: seen}, func(r AppendResult, err error) { ch <- outcomeOf{r, err} })
 	o := <-ch
+	if n.crashed.Load() {
+		return AppendResult{}, fault.New(fault.Unavailable, "no power")
+	}
 	return o.res, o.err
 }
 

@@ -57,6 +57,7 @@ type progress struct {
 	mode      peerMode
 	inSync    bool
 	joining   bool   // AddToInSync is under way: it may be in sync already, so commits wait for it
+	joinDoubt bool   // an answer about joining was lost: the proposal may be accepted late
 	joinOp    uint64 // the write that remembers joining, before the coordinator is asked; 0: it was
 	confirmed bool   // has acknowledged, in this term, the log as it was at the term's start
 	heard     bool
@@ -126,6 +127,7 @@ func (r *replica) lead(now time.Duration, again bool) {
 		}
 		p.inSync = slices.Contains(r.cfg.InSync, id)
 		p.joining = !p.inSync && slices.Contains(r.hard.joining, node)
+		p.joinDoubt = p.joining
 		ps.peers = append(ps.peers, p)
 	}
 	if !again {
@@ -139,9 +141,11 @@ func (r *replica) lead(now time.Duration, again bool) {
 // stepDown ends what a primary had under way. Whether the appends that wait will be committed is unknown here; a
 // producer that sends them again with the same sequence numbers gets them in once.
 func (r *replica) stepDown(err error) {
+	unknown := fault.Wrap(fault.KindOf(err), err, "whether the batch was appended isn't known").
+		WithReason("OUTCOME_UNKNOWN").WithRetryAfter(10 * time.Millisecond)
 	for lsn := r.commit + 1; lsn <= r.end; lsn++ {
 		if e := r.tail.at(lsn); e != nil {
-			r.refuseWaiters(e, err)
+			r.refuseWaiters(e, unknown)
 			r.free(e)
 		}
 	}
@@ -289,6 +293,7 @@ func (r *replica) acked(now time.Duration, p *progress, m *internalv1.LogReply) 
 	}
 	if durable > p.match {
 		p.match, p.waitSince = durable, now
+		r.primary.stalled = false // elapse looks again
 	}
 	if !p.confirmed && durable >= r.primary.start-1 {
 		p.confirmed, p.waitSince = true, now
@@ -311,7 +316,7 @@ func (r *replica) acked(now time.Duration, p *progress, m *internalv1.LogReply) 
 	}
 	r.maybeJoin(now, p)
 	r.maybeCommit(now)
-	r.judge()
+	r.judge(now)
 }
 
 // rejected: the replica doesn't have the entry that was asked for; it tells what it has instead, and the next probe
@@ -375,7 +380,7 @@ func (r *replica) maybeJoin(now time.Duration, p *progress) {
 	if len(r.hard.joining) >= maxMembers || len(p.node) > maxMemberLen {
 		return
 	}
-	p.joining, p.askedAt, p.waitSince = true, now, now
+	p.joining, p.joinDoubt, p.askedAt, p.waitSince = true, false, now, now
 	r.hard.joining = append(r.hard.joining, p.node)
 	p.joinOp = r.write(r.stateMut())
 }
@@ -409,14 +414,19 @@ func (r *replica) called(now time.Duration, c call, err error) {
 		return
 	}
 	p.asking, p.askedAt = false, now
+	if c.kind != callAdd || err == nil || !p.joining {
+		return
+	}
 	switch fault.KindOf(err) {
 	case fault.Conflict, fault.NotFound, fault.Invalid, fault.Unsupported:
-		if c.kind == callAdd && err != nil {
+		if !p.joinDoubt {
 			p.joining = false
 			r.hard.joining = slices.DeleteFunc(slices.Clone(r.hard.joining), func(n ids.NodeID) bool { return n == p.node })
 			r.write(r.stateMut())
 			r.maybeCommit(now)
 		}
+	default:
+		p.joinDoubt = true // whatever a later call is told: only the next epoch settles it
 	}
 }
 
@@ -437,7 +447,7 @@ func (r *replica) maybeCommit(now time.Duration) {
 	}
 	r.primary.established = true
 	r.advance(now, to)
-	r.judge()
+	r.judge(now)
 	r.closeTicks()
 	r.maybeHandOver(now)
 }

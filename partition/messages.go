@@ -147,7 +147,7 @@ func (r *replica) copied(p *progress, job copyJob, entries []*internalv1.LogEntr
 	return m
 }
 
-// resetBase is what a reset begins with: where the log starts, and the streams of which nothing is left.
+// resetBase is what a reset begins with: where the log starts, and the streams of which nothing committed is left.
 func (r *replica) resetBase(p *progress, job copyJob) *internalv1.LogReset {
 	if r.role != RolePrimary || r.peer(p.node) != p || p.mode != modeCopying || job.term != r.hard.term || job.probe != p.probe {
 		return nil
@@ -161,9 +161,10 @@ func (r *replica) resetBase(p *progress, job copyJob) *internalv1.LogReset {
 		Base: uint64(base), BaseTerm: r.hist.at(base).proto(),
 	}
 	for s, st := range r.streams {
-		if st.firstLSN == 0 {
+		// The others are known by the entries that follow. Entries that aren't committed may never come.
+		if st.firstLSN == 0 || st.firstLSN > r.commit {
 			m.Streams = append(m.Streams, &internalv1.LogResetStream{
-				Stream: uint64(s), Next: uint64(st.next), LastTick: uint64(st.lastTick), LastTimeUs: st.lastTime, Bytes: st.nextBytes,
+				Stream: uint64(s), Next: uint64(st.committed), LastTick: uint64(st.lastTick), LastTimeUs: st.lastTime, Bytes: st.committedBytes,
 			})
 		}
 	}

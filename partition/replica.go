@@ -63,7 +63,7 @@ type replica struct {
 // options are the parts of Config that decisions depend on.
 type options struct {
 	holdWait, ackTimeout, startGrace, commitTimeout time.Duration
-	minInSync, frameBytes                           int
+	minInSync                                       int
 	copyWindow                                      int64
 	recentBytes                                     atomic.Int64 // kept in memory of each stream in each partition
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sort"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,6 +63,7 @@ type sim struct {
 	acks      int
 	step      int
 	healing   bool
+	out       *strings.Builder // of a scripted run
 }
 
 type simNode struct {
@@ -96,6 +98,7 @@ type simCall struct {
 	boot uint64
 	r    *replica
 	c    call
+	late bool // the caller doesn't wait any more
 }
 
 type simProducer struct {
@@ -113,6 +116,9 @@ func (s *sim) fatalf(format string, args ...any) {
 }
 
 func (s *sim) trace(format string, args ...any) {
+	if s.out != nil {
+		fmt.Fprintf(s.out, format+"\n", args...)
+	}
 	if *simTrace {
 		fmt.Printf("%d: %s\n", s.step, fmt.Sprintf(format, args...))
 	}
@@ -208,6 +214,11 @@ func (s *sim) deliver(i int, again bool) {
 	if !again {
 		s.net = slices.Delete(s.net, i, i+1)
 	}
+	s.hand(m)
+}
+
+// hand gives a message to its receiver.
+func (s *sim) hand(m simMessage) {
 	to := s.node(m.to)
 	if !to.up || to.boot != m.boot {
 		return
@@ -240,12 +251,17 @@ func (m simMessage) String() string {
 	switch {
 	case m.append != nil:
 		a := m.append
-		return fmt.Sprintf("%s>%s append %v start %d prev %d/%v +%d commit %d probe %d", m.from, m.to, termOf(a.Term), a.TermStart, a.Prev, termOf(a.PrevTerm), len(a.Entries), a.Commit, a.Probe)
+		return fmt.Sprintf("%s>%s append in %v from %d: prev %d/%v, %d entries, commit %d, probe %d", m.from, m.to, termOf(a.Term), a.TermStart, a.Prev, termOf(a.PrevTerm), len(a.Entries), a.Commit, a.Probe)
 	case m.reset != nil:
-		return fmt.Sprintf("%s>%s reset %v base %d last %v", m.from, m.to, termOf(m.reset.Term), m.reset.Base, m.reset.Last)
+		return fmt.Sprintf("%s>%s reset in %v: base %d, streams %v", m.from, m.to, termOf(m.reset.Term), m.reset.Base, m.reset.Streams)
 	}
 	r := m.reply
-	return fmt.Sprintf("%s>%s %v %v agreed %d durable %d probe %d hint %d/%v", m.from, m.to, r.Kind, termOf(r.Term), r.Agreed, r.Durable, r.Probe, r.Hint, termOf(r.HintTerm))
+	kind := strings.ToLower(strings.TrimPrefix(r.Kind.String(), "LOG_REPLY_KIND_"))
+	out := fmt.Sprintf("%s>%s %s in %v: agreed %d, durable %d, probe %d", m.from, m.to, kind, termOf(r.Term), r.Agreed, r.Durable, r.Probe)
+	if r.HintTerm != nil {
+		out += fmt.Sprintf(", has %d/%v", r.Hint, termOf(r.HintTerm))
+	}
+	return out
 }
 
 func (s *sim) node(id ids.NodeID) *simNode {
@@ -270,6 +286,14 @@ func (n *simNode) start() {
 	if n.up {
 		return
 	}
+	n.boots()
+	// Raft may give an older state at first than the process before knew.
+	n.applied = max(0, n.applied-1-n.s.rng.IntN(3))
+	n.learn()
+}
+
+// boots recovers what is on disk.
+func (n *simNode) boots() {
 	n.up = true
 	n.boot++
 	n.r, n.queue, n.ticks, n.ack, n.trims, n.from = nil, nil, nil, false, nil, ""
@@ -280,10 +304,7 @@ func (n *simNode) start() {
 			n.s.fatalf("%s can't recover: %v", n.id, err)
 		}
 	}
-	// Raft may give an older state at first than the process before knew.
-	n.applied = max(0, n.applied-1-n.s.rng.IntN(3))
-	n.s.trace("%s starts, boot %d, replica %v", n.id, n.boot, n.r)
-	n.learn()
+	n.s.trace("%s starts, boot %d", n.id, n.boot)
 }
 
 func (n *simNode) make() *replica {
@@ -333,6 +354,14 @@ func (n *simNode) flush(count int) {
 	}
 }
 
+func configText(c *internalv1.PartitionConfig) string {
+	out := fmt.Sprintf("epoch %d from %d: primary %s, replicas %v, in sync %v", c.Epoch, c.EpochIndex, c.Primary, c.Replicas, c.InSync)
+	if c.HandoverTo != "" {
+		out += ", to hand over to " + c.HandoverTo
+	}
+	return out
+}
+
 // learn applies the next published state.
 func (n *simNode) learn() {
 	if !n.up || n.applied >= len(n.s.states) {
@@ -341,7 +370,7 @@ func (n *simNode) learn() {
 	st := n.s.states[n.applied]
 	n.applied++
 	cfg := st.Partitions[0]
-	n.s.trace("%s learns %v", n.id, cfg)
+	n.s.trace("%s learns %s", n.id, configText(cfg))
 	if !slices.Contains(cfg.Replicas, string(n.id)) {
 		if n.r != nil && ids.Epoch(cfg.Epoch) >= n.r.epoch() {
 			n.r.stepDown(errors.New("moved"))
@@ -545,8 +574,11 @@ func (n *simNode) drain() {
 	}
 	n.ack = n.ack || fx.ack
 	n.trims = append(n.trims, fx.starts...)
+	if s.out != nil {
+		s.describe(n, fx)
+	}
 	for _, c := range fx.calls {
-		s.calls = append(s.calls, simCall{n, n.boot, n.r, c})
+		s.calls = append(s.calls, simCall{n: n, boot: n.boot, r: n.r, c: c})
 	}
 	s.noteCommits(n)
 	for _, c := range fx.closings {
@@ -695,7 +727,7 @@ func (s *sim) change(epoch ids.Epoch, fn func(*internalv1.PartitionConfig) bool)
 		cfg.Epoch, cfg.EpochIndex = old.Epoch+1, st.Index
 	}
 	s.states = append(s.states, st)
-	s.trace("configuration %v", cfg)
+	s.trace("configuration %s", configText(cfg))
 	return nil
 }
 
@@ -706,6 +738,11 @@ func (s *sim) answer() {
 	}
 	i := s.rng.IntN(len(s.calls))
 	x := s.calls[i]
+	if !s.healing && !x.late && s.chance(15) { // the caller gives up; the call gets there later
+		s.calls[i].late = true
+		s.called(x, fault.New(fault.Unavailable, "no answer"))
+		return
+	}
 	s.calls = slices.Delete(s.calls, i, i+1)
 	err := s.change(x.c.epoch, func(cfg *internalv1.PartitionConfig) bool {
 		id := string(x.c.node)
@@ -731,6 +768,12 @@ func (s *sim) answer() {
 	if !s.healing && s.chance(20) {
 		err = fault.New(fault.Unavailable, "no answer")
 	}
+	if !x.late {
+		s.called(x, err)
+	}
+}
+
+func (s *sim) called(x simCall, err error) {
 	if x.n.up && x.n.boot == x.boot && x.n.r == x.r {
 		x.r.called(s.now, x.c, err)
 		x.n.drain()

@@ -2,6 +2,8 @@ package stage
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,6 +41,7 @@ type link struct {
 	owing  []*feed // with credit to send
 	dur    []*internalv1.Durable
 	again  []*feed // refused for now; attached anew after a pause
+	moving int     // feeds being opened anew, which are in no list meanwhile
 	pause  time.Duration
 	alarm  *time.Timer
 }
@@ -108,10 +111,12 @@ func (l *link) durable(f *feed, offset ids.Offset) {
 	l.signal()
 }
 
+// idle tells whether nobody wants anything of the node. A feed that is on its way to being opened anew is still wanted:
+// a link that was stopped under it would leave its group without a source for ever.
 func (l *link) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.feeds) == 0
+	return len(l.feeds)+len(l.again)+l.moving == 0
 }
 
 func (l *link) run(ctx context.Context) {
@@ -169,19 +174,25 @@ func (l *link) session(ctx context.Context) error {
 // renew replaces every wanted feed by one at the position that its group has reached, to be attached.
 func (l *link) renew() {
 	l.mu.Lock()
-	old := l.feeds
+	old := slices.Collect(maps.Values(l.feeds))
 	l.feeds = map[uint64]*feed{}
+	l.moving += len(old)
 	l.up = true
 	l.mu.Unlock()
-	for _, f := range old {
-		l.reopen(f)
-	}
+	l.reopen(old)
 }
 
-func (l *link) reopen(f *feed) {
-	f.closed.Store(true)
-	if n := f.group.open(f.src, f.node, f.epoch, f, l); n != nil {
-		l.add(n)
+// reopen replaces feeds that are counted as moving, but for those that were given up meanwhile.
+func (l *link) reopen(feeds []*feed) {
+	for _, f := range feeds {
+		if !f.closed.Swap(true) {
+			if n := f.group.open(f.src, f.node, f.epoch, f, l); n != nil {
+				l.add(n)
+			}
+		}
+		l.mu.Lock()
+		l.moving--
+		l.mu.Unlock()
 	}
 }
 
@@ -320,12 +331,9 @@ func (l *link) retry() {
 	l.mu.Lock()
 	again := l.again
 	l.again, l.alarm = nil, nil
+	l.moving += len(again)
 	l.mu.Unlock()
-	for _, f := range again {
-		if !f.closed.Load() {
-			l.reopen(f)
-		}
-	}
+	l.reopen(again)
 }
 
 func stepOf(m *internalv1.Step, partitions int) (*step, error) {
