@@ -4,8 +4,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
@@ -263,5 +268,54 @@ func TestStop(t *testing.T) {
 	c.stop("n1")
 	if err := <-done; fault.KindOf(err) != fault.Unavailable {
 		t.Fatal(err)
+	}
+}
+
+// TestDiskError: when the disk fails, appends that wait and those that come get the store's error; reads go on, and after
+// a restart nothing acknowledged is missing.
+func TestDiskError(t *testing.T) {
+	var broken atomic.Bool
+	c := newCluster(t, 1, 1, nil)
+	c.store = func(_ ids.NodeID, fs vfs.FS) (*storage.Store, error) {
+		o := storage.DefaultOptions()
+		o.FS = errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if broken.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+				return syscall.EIO
+			}
+			return nil
+		}))
+		o.Logger, o.ReserveBytes, o.MemTableBytes, o.CacheBytes = quiet(), 0, 1<<20, 1<<20
+		return storage.OpenLog("log", o)
+	}
+	c.startAll()
+	n := c.nodes["n1"]
+	for i := range 10 {
+		c.must(0, 1, batchOf(3, uint64(i+1), fmt.Sprint(i)))
+	}
+	broken.Store(true)
+	for i, what := range []string{"the first append after", "a later one"} {
+		if _, err := n.append(0, 1, batchOf(3, uint64(11+i), "x"), 0); err == nil || n.store.Healthy() == nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	if got, err := n.readAll(0, 1, 0); err != nil || len(got) != 10 {
+		t.Fatalf("%d records, %v", len(got), err)
+	}
+	broken.Store(false)
+	c.mu.Lock()
+	n.up = false
+	c.mu.Unlock()
+	n.cancel()
+	n.server.Stop()
+	<-n.done
+	if err := n.store.Close(); err == nil {
+		t.Fatal("closing a broken store says nothing")
+	}
+	c.start("n1")
+	if res := c.must(0, 1, batchOf(3, 11, "x")); res.BaseOffset != 10 {
+		t.Fatalf("%+v", res)
+	}
+	if got, err := c.nodes["n1"].readAll(0, 1, 0); err != nil || len(got) != 11 {
+		t.Fatalf("%d records, %v", len(got), err)
 	}
 }
