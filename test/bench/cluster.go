@@ -27,6 +27,7 @@ type proc struct {
 	cmd                *exec.Cmd
 	grpc, gossip, http string
 	ready              time.Duration // from start to the ready line
+	log                string        // file of its standard error
 }
 
 // cluster starts n nodes, waits until every partition has min(n, 3) replicas in sync, and connects.
@@ -56,6 +57,10 @@ func (b *bench) cluster(n, partitions int) (*nodes, error) {
 		return nil, err
 	}
 	if err := c.inSync(ctx, min(n, 3)); err != nil {
+		for _, p := range c.procs {
+			said, _ := os.ReadFile(p.log)
+			fmt.Fprintf(os.Stderr, "%s:\n%s", p.log, said[max(0, len(said)-4000):])
+		}
 		c.stop()
 		return nil, err
 	}
@@ -65,6 +70,12 @@ func (b *bench) cluster(n, partitions int) (*nodes, error) {
 func (b *bench) spawn(args []string) (*proc, error) {
 	p := &proc{cmd: exec.CommandContext(b.ctx, b.binary, args...)}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	log, err := os.CreateTemp(b.dir, "log-")
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	p.cmd.Stderr, p.log = log, log.Name()
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -76,7 +87,8 @@ func (b *bench) spawn(args []string) (*proc, error) {
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
 		p.cmd.Wait()
-		return nil, fmt.Errorf("%s %s ended before it was ready", b.binary, strings.Join(args, " "))
+		said, _ := os.ReadFile(log.Name())
+		return nil, fmt.Errorf("%s %s ended before it was ready: %s", b.binary, strings.Join(args, " "), said)
 	}
 	p.ready = time.Since(begin)
 	for _, f := range strings.Fields(line) {
