@@ -211,17 +211,14 @@ func (n *Node) recordsHere(ctx context.Context, req *internalv1.RecordsRequest, 
 	}
 	first := from
 	stop := end.End
-	var buf []byte
+	var buf rawBuffer
 	for {
 		for from < stop {
 			next := from
 			err := n.host.Read(p, id, from, readBytes, func(b *partition.Batch) (bool, error) {
-				raw, err := b.Raw(buf[:0])
+				raw, err := buf.raw(b)
 				if err != nil {
 					return false, err
-				}
-				if b.Compression != millracev1.Compression_COMPRESSION_NONE {
-					buf = raw
 				}
 				next = b.BaseOffset + ids.Offset(b.Count)
 				return next < stop, take(&internalv1.RecordsResponse{

@@ -266,12 +266,24 @@ func (n *Node) scanStream(ctx context.Context, s *partitionScan, scan *plan.Scan
 	return s.push(r.rows)
 }
 
+// rawBuffer is memory for one batch's records after another.
+type rawBuffer struct{ buf []byte }
+
+// raw returns a batch's encoded records, decompressed; they are valid until the next call.
+func (r *rawBuffer) raw(b *partition.Batch) ([]byte, error) {
+	raw, err := b.Raw(r.buf[:0])
+	if err == nil && b.Compression != millracev1.Compression_COMPRESSION_NONE {
+		r.buf = raw // of a batch that isn't compressed, raw is the batch's own memory
+	}
+	return raw, err
+}
+
 // streamReader turns batches into rows: a stream's, or those of its records that don't decode.
 type streamReader struct {
 	dec  *record.Decoder
 	dead bool
 	name []string // of the columns of dead letters
-	buf  []byte
+	buf  rawBuffer
 	rows *record.Delta // read so far
 	skip *record.Delta // decoded rows, where only the dead ones are wanted
 }
@@ -317,12 +329,9 @@ func deadSchema(columns []string) (record.Schema, error) {
 }
 
 func (r *streamReader) add(p ids.PartitionID, b *partition.Batch) error {
-	raw, err := b.Raw(r.buf[:0])
+	raw, err := r.buf.raw(b)
 	if err != nil {
 		return err
-	}
-	if b.Compression != millracev1.Compression_COMPRESSION_NONE {
-		r.buf = raw
 	}
 	meta := record.Meta{Partition: p, BaseOffset: b.BaseOffset, Tick: b.Tick, TimeMicros: b.TimeMicros}
 	if !r.dead {

@@ -98,19 +98,16 @@ func (d *deadCounts) count(ctx context.Context, host *partition.Host, p ids.Part
 		return 0, err
 	}
 	skip := record.NewDelta(dec.Schema(), 0)
-	var buf []byte
+	var buf rawBuffer
 	for l.next < end.End {
 		before := l.next
 		err := host.Read(p, id.stream, l.next, readBytes, func(b *partition.Batch) (bool, error) {
 			if err := ctx.Err(); err != nil {
 				return false, fault.Wrap(fault.KindOfContext(ctx), err, "counting dead letters of %q", def.Name)
 			}
-			raw, err := b.Raw(buf[:0])
+			raw, err := buf.raw(b)
 			if err != nil {
 				return false, err
-			}
-			if b.Compression != millracev1.Compression_COMPRESSION_NONE {
-				buf = raw
 			}
 			skip.Reset()
 			meta := record.Meta{Partition: p, BaseOffset: b.BaseOffset, Tick: b.Tick, TimeMicros: b.TimeMicros}
