@@ -138,7 +138,7 @@ func FuzzGroupDecode(f *testing.F) {
 				f.Fatal(err)
 			}
 		}
-		if _, err := fr.EndTick(1, NoWatermark); err != nil {
+		if _, err := fr.EndTick(1, NoMarks); err != nil {
 			f.Fatal(err)
 		}
 		v, _, _ := state.Get([]byte{1})
@@ -165,7 +165,7 @@ func FuzzGroupDecode(f *testing.F) {
 		if err := fr.Push(0, d); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := fr.EndTick(1, NoWatermark); err != nil {
+		if _, err := fr.EndTick(1, NoMarks); err != nil {
 			return
 		}
 		// What decoded must be written so that it decodes.
@@ -246,7 +246,7 @@ func TestPostgresAggregates(t *testing.T) {
 			a.AppendOnly = appendOnly
 			f := mustNew(t, []plan.Op{scanOp(schema), aggOp(0, schema, a)}, Env{Mode: AdHoc})
 			mustPush(t, f, 0, deltaOf(schema, rows))
-			out, err := f.EndTick(1, NoWatermark)
+			out, err := f.EndTick(1, NoMarks)
 			if err != nil {
 				if !strings.Contains(lines.Text(), "ERR") {
 					t.Errorf("%s: %v", lines.Text(), err)

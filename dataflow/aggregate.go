@@ -218,7 +218,7 @@ func (a *aggregate) assign(in *record.Delta) ([]int32, error) {
 	return a.slotsOf0[:in.N], nil
 }
 
-func (a *aggregate) endTick(ids.Tick, int64) error {
+func (a *aggregate) endTick(ids.Tick, Marks) error {
 	n := a.table.n
 	if n == 0 && (!a.global || a.started) {
 		a.ended = !a.keep && a.phase != plan.AggPartial

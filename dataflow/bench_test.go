@@ -50,7 +50,7 @@ func runStage(b *testing.B, ops []plan.Op, env Env, in []*record.Delta) {
 			}
 			rows += d.N
 		}
-		if _, err := f.EndTick(tick, NoWatermark); err != nil {
+		if _, err := f.EndTick(tick, NoMarks); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -166,7 +166,7 @@ func (s *sink) appendWeights(in *record.Delta) {
 	}
 }
 
-func (s *sink) endTick(ids.Tick, int64) error { return nil }
+func (s *sink) endTick(ids.Tick, Marks) error { return nil }
 
 // take returns the rows of the tick.
 func (s *sink) take() *record.Delta {

@@ -62,7 +62,8 @@ func newEmitFinal(b *builder) (operator, error) {
 
 func (e *emitFinal) push(in *record.Delta) error { return e.merge.add(in) }
 
-func (e *emitFinal) endTick(_ ids.Tick, watermark int64) error {
+func (e *emitFinal) endTick(_ ids.Tick, marks Marks) error {
+	watermark := marks.Watermark
 	if e.merge.table.n > 0 {
 		e.rows.Weights = []int64{}
 		if err := e.merge.drain(e.rows, e.take); err != nil {

@@ -62,7 +62,7 @@ func trueRows(rows []int32, c *record.Column) []int32 {
 	return rows
 }
 
-func (f *filter) endTick(ids.Tick, int64) error {
+func (f *filter) endTick(ids.Tick, Marks) error {
 	f.pred.trim()
 	for c := range f.kept.Cols {
 		trim(&f.kept.Cols[c])

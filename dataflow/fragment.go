@@ -9,8 +9,17 @@ import (
 	"github.com/millrace/millrace/record"
 )
 
-// NoWatermark is EndTick's watermark of a stage that has none yet.
+// NoWatermark is the watermark or horizon of a stage that has none yet.
 const NoWatermark = math.MinInt64
+
+// Marks is how far event time has come at the end of a tick, in microseconds since the epoch; see package plan.
+type Marks struct {
+	Watermark int64 // windows that end at or below it are over
+	Horizon   int64 // no later row that counts is at or below it; at most Watermark
+}
+
+// NoMarks is the marks of a stage without event time.
+var NoMarks = Marks{NoWatermark, NoWatermark}
 
 // maxOps bounds the operators of a stage: their state's keys begin with one byte that tells which.
 const maxOps = 256
@@ -47,7 +56,7 @@ type operator interface {
 	// push takes rows of the current tick, at most chunkRows.
 	push(in *record.Delta) error
 	// endTick emits what had to wait for the end of the tick. All that the operator reads has ended before.
-	endTick(tick ids.Tick, watermark int64) error
+	endTick(tick ids.Tick, marks Marks) error
 }
 
 // link is what stands between an operator and those that read it.
@@ -311,14 +320,14 @@ func checkDelta(d *record.Delta, s record.Schema) error {
 }
 
 // EndTick ends the tick and returns the stage's net change of it: no row twice (unless an ORDER BY gives them an
-// order), none with weight 0. It is valid until the next Push or EndTick. watermark is NoWatermark when there is none.
-func (f *Fragment) EndTick(tick ids.Tick, watermark int64) (*record.Delta, error) {
+// order), none with weight 0. It is valid until the next Push or EndTick.
+func (f *Fragment) EndTick(tick ids.Tick, marks Marks) (*record.Delta, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
 	f.sink.begin()
 	for _, op := range f.ops {
-		if err := op.endTick(tick, watermark); err != nil {
+		if err := op.endTick(tick, marks); err != nil {
 			f.err = err
 			return nil, err
 		}
@@ -366,4 +375,4 @@ func newLeaf(b *builder) (operator, error) {
 
 func (l *leaf) push(in *record.Delta) error { return l.out.emit(in) }
 
-func (l *leaf) endTick(ids.Tick, int64) error { return nil }
+func (l *leaf) endTick(ids.Tick, Marks) error { return nil }

@@ -223,7 +223,7 @@ func TestBadPlans(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}
-		if _, again := f.EndTick(1, NoWatermark); again != err {
+		if _, again := f.EndTick(1, NoMarks); again != err {
 			t.Errorf("%s: after the error, %v", name, again)
 		}
 	}
@@ -235,7 +235,7 @@ func TestBadPlans(t *testing.T) {
 	state.Set([]byte{1, 0x01, 'a', 0, 1}, []byte{9, 9})
 	f := mustNew(t, agg(plan.Aggregate{Phase: plan.AggSingle, Keys: []int{0}, Aggs: countAll}), Env{State: state})
 	mustPush(t, f, 0, deltaOf(s, []row{{values: []record.Value{value(t, record.Text, "a"), value(t, record.BigInt, "1"), value(t, record.TimestampTZ, "NULL")}, weight: 1}}))
-	if _, err := f.EndTick(1, NoWatermark); !errors.Is(err, fault.Of(fault.Corrupted)) {
+	if _, err := f.EndTick(1, NoMarks); !errors.Is(err, fault.Of(fault.Corrupted)) {
 		t.Errorf("state of something else: %v", err)
 	}
 }
@@ -316,7 +316,7 @@ func TestFragmentsRunAtOnce(t *testing.T) {
 				}
 				var d *record.Delta
 				if err == nil {
-					d, err = f.EndTick(ids.Tick(tick+1), NoWatermark)
+					d, err = f.EndTick(ids.Tick(tick+1), NoMarks)
 				}
 				if err != nil {
 					t.Error(err)
@@ -356,8 +356,8 @@ func TestStateErrors(t *testing.T) {
 				return err
 			}
 			mark := value(t, record.TimestampTZ, "2024-01-01 00:01:00+00").Int + int64(i)*testWindow
-			if _, err := f.EndTick(ids.Tick(i+1), mark); err != nil {
-				if _, again := f.EndTick(ids.Tick(i+2), mark); again != err {
+			if _, err := f.EndTick(ids.Tick(i+1), Marks{mark, mark}); err != nil {
+				if _, again := f.EndTick(ids.Tick(i+2), Marks{mark, mark}); again != err {
 					t.Fatalf("after %v, %v", err, again)
 				}
 				return err

@@ -95,7 +95,7 @@ func mustPush(t testing.TB, f *Fragment, op int, d *record.Delta) {
 
 func mustEnd(t testing.TB, f *Fragment, tick ids.Tick, watermark int64) *record.Delta {
 	t.Helper()
-	d, err := f.EndTick(tick, watermark)
+	d, err := f.EndTick(tick, Marks{watermark, watermark})
 	if err != nil {
 		t.Fatal(err)
 	}

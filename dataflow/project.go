@@ -67,7 +67,7 @@ func (p *project) push(in *record.Delta) error {
 	return p.out.emit(&p.rows)
 }
 
-func (p *project) endTick(ids.Tick, int64) error {
+func (p *project) endTick(ids.Tick, Marks) error {
 	for i, e := range p.exprs {
 		e.trim()
 		trim(&p.spread[i])

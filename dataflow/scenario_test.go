@@ -60,7 +60,7 @@ func (s *scenario) run(t *testing.T, d *datadriven.TestData) string {
 			d.ScanArgs(t, "watermark", &text)
 			watermark = value(t, record.TimestampTZ, strings.ReplaceAll(text, "_", " ")).Int
 		}
-		out, err := s.f.EndTick(ids.Tick(tick), watermark)
+		out, err := s.f.EndTick(ids.Tick(tick), Marks{watermark, watermark})
 		if err != nil {
 			return "error: " + err.Error()
 		}

@@ -123,7 +123,7 @@ func (s *sorter) compare(a, b int) int {
 	return 0
 }
 
-func (s *sorter) endTick(ids.Tick, int64) error {
+func (s *sorter) endTick(ids.Tick, Marks) error {
 	order := s.sort()
 	out := record.NewDelta(s.out.schema, min(len(order), chunkRows))
 	out.Weights = []int64{}

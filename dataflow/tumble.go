@@ -119,7 +119,7 @@ func positive(in *record.Delta, i int) int64 {
 	return 0
 }
 
-func (t *tumble) endTick(ids.Tick, int64) error {
+func (t *tumble) endTick(ids.Tick, Marks) error {
 	for c := range t.kept.Cols {
 		trim(&t.kept.Cols[c])
 	}

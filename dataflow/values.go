@@ -36,7 +36,7 @@ func newValues(b *builder) (operator, error) {
 
 func (v *values) push(*record.Delta) error { return defect("values get rows") }
 
-func (v *values) endTick(ids.Tick, int64) error {
+func (v *values) endTick(ids.Tick, Marks) error {
 	if v.once {
 		return nil
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math"
 	"sync"
 	"time"
 
@@ -17,9 +16,6 @@ import (
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
 	"github.com/millrace/millrace/record"
 )
-
-// noWatermark is the watermark of a statement, which ends no window.
-const noWatermark = math.MinInt64
 
 // staleGrace is how long a statement looks for a tick to read before it gives up because the cluster's clock stands still:
 // a change of leaders takes less.
@@ -212,7 +208,7 @@ func (n *Node) upperStages(p *plan.Plan, tick ids.Tick) ([]*dataflow.Fragment, e
 }
 
 func flushTo(f *dataflow.Fragment, tick ids.Tick, emit func(*record.Delta) error) error {
-	d, err := f.EndTick(tick, noWatermark)
+	d, err := f.EndTick(tick, dataflow.NoMarks)
 	if err != nil || d == nil || d.N == 0 {
 		return err
 	}
@@ -241,7 +237,7 @@ func (n *Node) queryHere(p *plan.Plan, l *layout, emit func(*record.Delta) error
 				return err
 			}
 		}
-		if rows, err = f.EndTick(l.tick, noWatermark); err != nil {
+		if rows, err = f.EndTick(l.tick, dataflow.NoMarks); err != nil {
 			return err
 		}
 	}

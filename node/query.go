@@ -187,7 +187,7 @@ func (s *partitionScan) push(d *record.Delta) error {
 }
 
 func (s *partitionScan) flush() error {
-	out, err := s.frag.EndTick(s.tick, noWatermark)
+	out, err := s.frag.EndTick(s.tick, dataflow.NoMarks)
 	if err != nil {
 		return err
 	}

@@ -1,8 +1,10 @@
 // Package plan is the immutable plan of a view or query: stages, operators, expressions; and its wire codec.
 //
-// A plan is cut into stages at exchanges. A stage runs in every partition; the last stage of an ad-hoc query runs
-// once, at the node that was asked. sql makes plans and dataflow runs them: this package is all that they share,
-// so it says exactly what each operator means. It depends on nothing but record.
+// A plan is cut into stages at exchanges. A stage that begins with a scan reads one stream or view and keeps no state
+// between ticks; any other stage reads the outputs of earlier stages and may keep state. A stage runs in every
+// partition; the last stage of an ad-hoc query runs once, at the node that was asked. sql makes plans and dataflow runs
+// them: this package is all that they share, so it says exactly what each operator means. It depends on nothing but
+// record.
 package plan
 
 import (
@@ -12,8 +14,8 @@ import (
 	"github.com/millrace/millrace/record"
 )
 
-// Version is the codec's version; Unmarshal refuses others.
-const Version = 1
+// Version is the codec's version; Unmarshal refuses newer ones. Version 1 had fewer operators.
+const Version = 2
 
 // Plan is what a statement means. Nobody changes it once it is made.
 type Plan struct {
@@ -32,11 +34,17 @@ type Stage struct {
 	Exchange *Exchange `json:"exchange,omitempty"`
 }
 
-// Exchange moves rows to the partition of the hash of their key columns. No key columns: all to partition 0.
+// Exchange moves a stage's output to the stages that read it: to the partition of the hash of the rows' key columns
+// (none: all to partition 0), unless one of the flags says otherwise. Equal keys of two exchanges over columns of the
+// same types meet in one partition.
 type Exchange struct {
 	Key []int `json:"key"` // output columns of the stage
 	// Gather sends all rows to the node that was asked (the last stage of an ad-hoc query).
 	Gather bool `json:"gather,omitempty"`
+	// Broadcast sends all rows to every partition: the small side of a join.
+	Broadcast bool `json:"broadcast,omitempty"`
+	// Local leaves rows in their partition: they are where the next stage needs them.
+	Local bool `json:"local,omitempty"`
 }
 
 // OpKind says which of Op's parts is set.
@@ -50,9 +58,22 @@ const (
 	OpTumble    OpKind = "tumble"     // input columns, then window_start and window_end; drops and counts late rows
 	OpAggregate OpKind = "aggregate"  // group by
 	OpEmitFinal OpKind = "emit_final" // holds rows back until the watermark reaches their window's end
-	OpDistinct  OpKind = "distinct"   // each row once (ad-hoc only)
-	OpSort      OpKind = "sort"       // order, offset, limit (ad-hoc only)
-	OpValues    OpKind = "values"     // constant rows (SELECT without FROM)
+	OpDistinct  OpKind = "distinct"   // each row once
+	OpSort      OpKind = "sort"       // order, offset, limit (ad-hoc only; a view's LIMIT is a top_n)
+	OpValues    OpKind = "values"     // constant rows (SELECT without FROM); of a stage's rows in partition 0 only
+
+	OpHop          OpKind = "hop"           // input columns, then window_start and window_end, once for each window
+	OpDropLate     OpKind = "drop_late"     // drops and counts rows at or below the watermark
+	OpSession      OpKind = "session"       // input columns, then window_start and window_end of the row's session
+	OpJoin         OpKind = "join"          // of two inputs
+	OpTemporalJoin OpKind = "temporal_join" // each left row with the right row as it is at the left row's tick
+	OpUnion        OpKind = "union"         // all rows of all inputs
+	OpSetOp        OpKind = "set_op"        // INTERSECT, EXCEPT [ALL] of two inputs
+	OpTopN         OpKind = "top_n"         // the first rows of each group in an order
+	OpWindow       OpKind = "window"        // window functions: OVER (PARTITION BY ... ORDER BY ...)
+	OpUnnest       OpKind = "unnest"        // input columns, then the elements of a set-returning function
+	OpExpand       OpKind = "expand"        // GROUPING SETS: each row once for each set
+	OpUpsert       OpKind = "upsert"        // the changes of a table's log as changes of its rows
 )
 
 // Op is one operator; exactly the part that Kind names is set.
@@ -70,6 +91,18 @@ type Op struct {
 	EmitFinal *EmitFinal `json:"emit_final,omitempty"`
 	Sort      *Sort      `json:"sort,omitempty"`
 	Values    *Values    `json:"values,omitempty"`
+
+	Hop          *Hop          `json:"hop,omitempty"`
+	DropLate     *DropLate     `json:"drop_late,omitempty"`
+	Session      *Session      `json:"session,omitempty"`
+	Join         *Join         `json:"join,omitempty"`
+	TemporalJoin *TemporalJoin `json:"temporal_join,omitempty"`
+	SetOp        *SetOp        `json:"set_op,omitempty"`
+	TopN         *TopN         `json:"top_n,omitempty"`
+	Window       *Window       `json:"window,omitempty"`
+	Unnest       *Unnest       `json:"unnest,omitempty"`
+	Expand       *Expand       `json:"expand,omitempty"`
+	Upsert       *Upsert       `json:"upsert,omitempty"`
 }
 
 // ScanKind is the kind of thing that a Scan reads.
@@ -161,6 +194,12 @@ type Aggregate struct {
 	Aggs  []Agg    `json:"aggs"`
 	// AppendOnly promises that no input row has a negative weight: min and max then need no index of values.
 	AppendOnly bool `json:"append_only"`
+	// Panes (phase final only): the last two key columns are a pane, not a window; see Panes.
+	Panes *Panes `json:"panes,omitempty"`
+	// Session (phase final only): the last two key columns are a row's or fragment's session; see SessionKeys.
+	Session *SessionKeys `json:"session,omitempty"`
+	// Expire, if set, lets a group be forgotten by its key; see Expire. The input is append-only then.
+	Expire *Expire `json:"expire,omitempty"`
 }
 
 // AggFunc is an aggregate function.
@@ -182,6 +221,14 @@ type Agg struct {
 	Arg     int         `json:"arg"`
 	ArgType record.Type `json:"arg_type"`
 	Type    record.Type `json:"type"` // of the result
+	// Distinct counts each value of the argument once.
+	Distinct bool `json:"distinct,omitempty"`
+	// Filter, if not 0, is one more than the input column (Boolean) that is true for the rows that count.
+	Filter int `json:"filter,omitempty"`
+	// Order is the order of the rows for array_agg, string_agg, first and last; then by the whole input row.
+	Order []SortKey `json:"order,omitempty"`
+	// Const is further constant arguments: string_agg's separator, a percentile's fraction.
+	Const []record.Value `json:"const,omitempty"`
 }
 
 // EmitFinal holds each row back until the stage's watermark is at or above its window's end, then emits it.
@@ -218,8 +265,8 @@ func Unmarshal(b []byte) (*Plan, error) {
 	if err := json.Unmarshal(b, p); err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
-	if p.Version != Version {
-		return nil, fmt.Errorf("plan: version %d, this build reads version %d", p.Version, Version)
+	if p.Version < 1 || p.Version > Version {
+		return nil, fmt.Errorf("plan: version %d, this build reads versions 1 to %d", p.Version, Version)
 	}
 	return p, nil
 }

@@ -213,7 +213,7 @@ func (c *chunk) finish(part bool, through ids.Tick) error {
 				return err
 			}
 		}
-		out, err := s.frag.EndTick(c.tick, dataflow.NoWatermark)
+		out, err := s.frag.EndTick(c.tick, dataflow.NoMarks)
 		if err != nil {
 			return err
 		}

@@ -214,7 +214,7 @@ func (t *target) endTick(tick ids.Tick, mark int64, items []item) error {
 	if err := t.push(items); err != nil {
 		return err
 	}
-	out, err := t.frag.EndTick(tick, mark)
+	out, err := t.frag.EndTick(tick, dataflow.Marks{Watermark: mark, Horizon: dataflow.NoWatermark})
 	if err != nil {
 		return err
 	}
@@ -290,7 +290,7 @@ func (t *target) processHistory(w *work) error {
 }
 
 func (t *target) endHistory(mark int64) error {
-	out, err := t.frag.EndTick(t.view.created, mark)
+	out, err := t.frag.EndTick(t.view.created, dataflow.Marks{Watermark: mark, Horizon: dataflow.NoWatermark})
 	if err != nil {
 		return err
 	}
