@@ -53,8 +53,7 @@ type holder interface {
 // operator is one step of a stage. What it passes to its output is valid only during that call, and so is what it
 // gets.
 type operator interface {
-	// push takes rows of the current tick, at most chunkRows.
-	push(in *record.Delta) error
+	port
 	// endTick emits what had to wait for the end of the tick. All that the operator reads has ended before.
 	endTick(tick ids.Tick, marks Marks) error
 }
@@ -63,18 +62,31 @@ type operator interface {
 type link struct {
 	schema record.Schema
 	need   []bool // columns that anyone reads
-	to     []operator
+	to     []port
 	// distinct is columns that no two rows of a tick have alike, nil if there is no such promise.
 	distinct []int
 	ordered  bool // the order of rows means something
+}
+
+// port is where rows go into an operator: the operator itself or, if it reads several others, one of its inputs.
+type port interface {
+	// push takes rows of the current tick, at most chunkRows.
+	push(in *record.Delta) error
+}
+
+// merger is an operator with several inputs; its own push is never called. Its inputs get their rows in any order,
+// so that what depends on all of them waits for endTick.
+type merger interface {
+	// port returns where the rows of the i-th of its plan's Inputs go.
+	port(i int) port
 }
 
 func (l *link) emit(d *record.Delta) error {
 	if d.N == 0 {
 		return nil
 	}
-	for _, op := range l.to {
-		if err := op.push(d); err != nil {
+	for _, to := range l.to {
+		if err := to.push(d); err != nil {
 			return err
 		}
 	}
@@ -100,16 +112,21 @@ func New(ops []plan.Op, env Env) (*Fragment, error) {
 	markNeeded(ops, f.links)
 	for i := range ops {
 		b := builder{env: env, keep: keep, errs: f.errs, op: &ops[i], index: byte(i), out: &f.links[i]}
-		if len(ops[i].Inputs) > 0 {
-			b.in = &f.links[ops[i].Inputs[0]]
+		for _, in := range ops[i].Inputs {
+			b.ins = append(b.ins, &f.links[in])
+			b.in = b.ins[0]
 		}
 		op, err := b.build()
 		if err != nil {
 			return nil, err
 		}
 		f.ops[i] = op
-		for _, in := range ops[i].Inputs {
-			f.links[in].to = append(f.links[in].to, op)
+		for n, in := range ops[i].Inputs {
+			var to port = op
+			if m, ok := op.(merger); ok {
+				to = m.port(n)
+			}
+			f.links[in].to = append(f.links[in].to, to)
 		}
 		if due, ok := op.(holder); ok {
 			f.due = append(f.due, due)
@@ -121,14 +138,22 @@ func New(ops []plan.Op, env Env) (*Fragment, error) {
 	return f, nil
 }
 
+// inputs returns the least and the largest number of inputs of an operator.
+func inputs(kind plan.OpKind) (least, most int) {
+	switch kind {
+	case plan.OpScan, plan.OpInput, plan.OpValues:
+		return 0, 0
+	case plan.OpJoin, plan.OpTemporalJoin, plan.OpSetOp:
+		return 2, 2
+	case plan.OpUnion:
+		return 1, maxOps
+	}
+	return 1, 1
+}
+
 // checkOp checks what every operator relies on.
 func checkOp(ops []plan.Op, i int) error {
-	leaf := false
-	switch ops[i].Kind {
-	case plan.OpScan, plan.OpInput, plan.OpValues:
-		leaf = true
-	}
-	if leaf != (len(ops[i].Inputs) == 0) || !leaf && len(ops[i].Inputs) != 1 {
+	if least, most := inputs(ops[i].Kind); len(ops[i].Inputs) < least || len(ops[i].Inputs) > most {
 		return defect("operator %d (%s) has %d inputs", i, ops[i].Kind, len(ops[i].Inputs))
 	}
 	for _, in := range ops[i].Inputs {
@@ -148,38 +173,89 @@ func markNeeded(ops []plan.Op, links []link) {
 	}
 	all(links[len(ops)-1].need)
 	for i := len(ops) - 1; i >= 0; i-- {
-		if len(ops[i].Inputs) == 0 {
-			continue
-		}
-		need, out := links[ops[i].Inputs[0]].need, links[i].need
-		mark := func(c int) {
-			if c >= 0 && c < len(need) {
-				need[c] = true
-			}
-		}
-		op := &ops[i]
 		switch {
-		case op.Kind == plan.OpFilter && op.Filter != nil:
-			copyNeed(need, out)
-			eachColumn(&op.Filter.Pred, mark)
-		case op.Kind == plan.OpProject && op.Project != nil:
-			for e := range op.Project.Exprs {
-				eachColumn(&op.Project.Exprs[e], mark)
+		case len(ops[i].Inputs) == 0:
+		case ops[i].Kind == plan.OpJoin && ops[i].Join != nil:
+			needOfJoin(&ops[i], links, links[i].need)
+		case ops[i].Kind == plan.OpUnion:
+			for _, in := range ops[i].Inputs {
+				copyNeed(links[in].need, links[i].need)
 			}
-		case op.Kind == plan.OpTumble && op.Tumble != nil:
-			copyNeed(need, out)
-			mark(op.Tumble.Time)
-			mark(op.Tumble.Watermark)
-		case op.Kind == plan.OpAggregate && op.Aggregate != nil && op.Aggregate.Phase != plan.AggFinal:
-			for _, c := range op.Aggregate.Keys {
-				mark(c)
-			}
-			for _, a := range op.Aggregate.Aggs {
-				mark(a.Arg)
+		case len(ops[i].Inputs) == 1:
+			if need := links[ops[i].Inputs[0]].need; !needOfOne(&ops[i], need, links[i].need) {
+				all(need)
 			}
 		default:
-			all(need)
+			for _, in := range ops[i].Inputs {
+				all(links[in].need)
+			}
 		}
+	}
+}
+
+// needOfOne marks what op reads of its one input, given what is read of its output. False: all of it.
+func needOfOne(op *plan.Op, need, out []bool) bool {
+	mark := func(c int) {
+		if c >= 0 && c < len(need) {
+			need[c] = true
+		}
+	}
+	switch {
+	case op.Kind == plan.OpFilter && op.Filter != nil:
+		copyNeed(need, out)
+		eachColumn(&op.Filter.Pred, mark)
+	case op.Kind == plan.OpProject && op.Project != nil:
+		for e := range op.Project.Exprs {
+			eachColumn(&op.Project.Exprs[e], mark)
+		}
+	case op.Kind == plan.OpTumble && op.Tumble != nil:
+		copyNeed(need, out)
+		mark(op.Tumble.Time)
+		mark(op.Tumble.Watermark)
+	case op.Kind == plan.OpAggregate && op.Aggregate != nil && op.Aggregate.Phase != plan.AggFinal:
+		for _, c := range op.Aggregate.Keys {
+			mark(c)
+		}
+		for _, a := range op.Aggregate.Aggs {
+			mark(a.Arg)
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+// needOfJoin marks what a join reads of its two inputs.
+func needOfJoin(op *plan.Op, links []link, out []bool) {
+	j, left := op.Join, links[op.Inputs[0]].need
+	right := links[op.Inputs[1]].need
+	mark := func(c int) {
+		switch {
+		case c >= 0 && c < len(left):
+			left[c] = true
+		case c >= len(left) && c-len(left) < len(right):
+			right[c-len(left)] = true
+		}
+	}
+	for c, need := range out {
+		if need {
+			mark(c)
+		}
+	}
+	for _, c := range j.LeftKeys {
+		mark(c)
+	}
+	for _, c := range j.RightKeys {
+		mark(len(left) + c)
+	}
+	if j.Residual != nil {
+		eachColumn(j.Residual, mark)
+	}
+	if j.LeftExpire != nil {
+		mark(j.LeftExpire.Col)
+	}
+	if j.RightExpire != nil {
+		mark(len(left) + j.RightExpire.Col)
 	}
 }
 
@@ -208,7 +284,8 @@ type builder struct {
 	errs    *faults
 	op      *plan.Op
 	index   byte
-	in, out *link
+	ins     []*link // of all inputs
+	in, out *link   // in is the first of ins
 }
 
 func (b *builder) build() (operator, error) {
@@ -231,6 +308,8 @@ func (b *builder) build() (operator, error) {
 		return newSort(b)
 	case op.Kind == plan.OpValues && op.Values != nil:
 		return newValues(b)
+	case op.Kind == plan.OpUnion:
+		return newUnion(b)
 	}
 	return nil, fault.New(fault.Unsupported, "dataflow: no operator %q, or its part of the plan is missing", b.op.Kind)
 }

@@ -152,14 +152,27 @@ func (s *scenario) lines(d *record.Delta) string {
 	return strings.Join(lines, "\n")
 }
 
-// op parses a line of a stage.
+// op parses a line of a stage. One that doesn't read the line before begins with the numbers of those that it reads: [0,1].
 func (s *scenario) op(line string) plan.Op {
-	kind, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+	line = strings.TrimSpace(line)
+	var inputs []int
+	if list, rest, ok := strings.Cut(strings.TrimPrefix(line, "["), "] "); ok && line[0] == '[' {
+		for _, text := range strings.Split(list, ",") {
+			n, err := strconv.Atoi(text)
+			if err != nil {
+				s.t.Fatalf("%q: %v", line, err)
+			}
+			inputs = append(inputs, n)
+		}
+		line = rest
+	} else if n := len(s.ops); n > 0 {
+		inputs = []int{n - 1}
+	}
+	kind, rest, _ := strings.Cut(line, " ")
 	var in record.Schema
-	op := plan.Op{Kind: plan.OpKind(kind)}
-	if n := len(s.ops); n > 0 {
-		in = s.ops[n-1].Schema
-		op.Inputs = []int{n - 1}
+	op := plan.Op{Kind: plan.OpKind(kind), Inputs: inputs}
+	if len(inputs) > 0 {
+		in = s.ops[inputs[0]].Schema
 	}
 	op.Schema = in
 	switch op.Kind {

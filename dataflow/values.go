@@ -5,15 +5,27 @@ import (
 	"github.com/millrace/millrace/record"
 )
 
-// values is constant rows. They appear at the first tick that the fragment ends.
+// values is constant rows. They appear at the first tick that the fragment ends, in partition 0 only.
+//
+// State: (op) is there once they have appeared.
 type values struct {
-	rows [][]expression
-	out  *link
-	once bool
+	rows  [][]expression
+	out   *link
+	once  bool
+	state State // nil: nothing is kept
+	key   []byte
 }
 
 func newValues(b *builder) (operator, error) {
-	v := &values{out: b.out}
+	v := &values{out: b.out, once: b.env.Partition != 0, key: []byte{b.index}}
+	if b.keep && !v.once {
+		v.state = b.env.State
+		_, ok, err := v.state.Get(v.key)
+		if err != nil {
+			return nil, err
+		}
+		v.once = ok
+	}
 	for r, row := range b.op.Values.Rows {
 		if len(row) != len(b.out.schema) {
 			return nil, defect("operator %d has %d values in row %d for %d columns", b.index, len(row), r, len(b.out.schema))
@@ -36,11 +48,19 @@ func newValues(b *builder) (operator, error) {
 
 func (v *values) push(*record.Delta) error { return defect("values get rows") }
 
+// nextDue tells of rows that haven't appeared.
+func (v *values) nextDue() (int64, bool) { return NoWatermark, !v.once }
+
 func (v *values) endTick(ids.Tick, Marks) error {
 	if v.once {
 		return nil
 	}
 	v.once = true
+	if v.state != nil {
+		if err := v.state.Set(v.key, nil); err != nil {
+			return err
+		}
+	}
 	none := &record.Delta{N: 1}
 	out := record.NewDelta(v.out.schema, min(len(v.rows), chunkRows))
 	for _, row := range v.rows {
