@@ -75,6 +75,8 @@ type progress struct {
 	asking     bool
 	commitSent LSN
 	startsSent uint64
+	seenMatch  LSN // match when elapse last saw it move, and when that was; of a learner
+	movedAt    time.Duration
 
 	// What is under way, in positions of the partition's bytes; only of a learner.
 	marks            []posMark
@@ -476,6 +478,7 @@ func (r *replica) elapse(now time.Duration) {
 		if p.mode == modeProbing && p.probeSent && now-p.probeAt >= probePause {
 			r.startProbe(p)
 		}
+		r.watchLearner(now, p)
 		r.maybeJoin(now, p)
 	}
 	r.askJoins(now)
@@ -499,6 +502,21 @@ func (r *replica) elapse(now time.Duration) {
 			WithReason("OUTCOME_UNKNOWN"))
 	}
 	r.maybeHandOver(now)
+}
+
+// learnerPause is how long a learner may owe acknowledgements, without one coming, until it is asked where it is.
+const learnerPause = 15 * time.Second
+
+// watchLearner asks a learner anew that has got something and doesn't move on. In-sync members that do so are taken out.
+func (r *replica) watchLearner(now time.Duration, p *progress) {
+	if p.counts() || p.mode != modeStreaming && p.mode != modeCopying || p.match+1 >= p.next || p.match != p.seenMatch || p.movedAt == 0 {
+		p.seenMatch, p.movedAt = p.match, max(now, 1)
+		return
+	}
+	if now-p.movedAt >= learnerPause {
+		p.next, p.movedAt = p.match+1, now
+		r.startProbe(p)
+	}
 }
 
 // outPause is how often a damaged replica asks to be taken out of the in-sync set.

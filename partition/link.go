@@ -32,9 +32,10 @@ type link struct {
 	cancel context.CancelFunc
 
 	mu    sync.Mutex
-	dirty []linkItem // messageFor may have something
-	copy  []linkItem // copyNext may
+	dirty []linkItem // messageFor may have something; these and no others are marked as queued
+	copy  []linkItem // copyNext may; marked as copyWait
 	up    bool
+	ended bool // takes nothing any more
 
 	notify, notifyCopy chan struct{}
 }
@@ -108,9 +109,10 @@ func (l *links) wake(hd *hosted, p *progress) {
 		return
 	}
 	if k := l.get(p.node); k != nil {
-		p.queued = true
 		k.mu.Lock()
-		k.dirty = append(k.dirty, linkItem{hd, p})
+		if p.queued = !k.ended; p.queued {
+			k.dirty = append(k.dirty, linkItem{hd, p})
+		}
 		k.mu.Unlock()
 		poke(k.notify)
 	}
@@ -122,9 +124,10 @@ func (l *links) wakeCopy(hd *hosted, p *progress) {
 		return
 	}
 	if k := l.get(p.node); k != nil {
-		p.copyWait = true
 		k.mu.Lock()
-		k.copy = append(k.copy, linkItem{hd, p})
+		if p.copyWait = !k.ended; p.copyWait {
+			k.copy = append(k.copy, linkItem{hd, p})
+		}
 		k.mu.Unlock()
 		poke(k.notifyCopy)
 	}
@@ -143,7 +146,7 @@ func (k *link) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		begin := time.Now()
 		err := k.serve(ctx)
-		k.setUp(false)
+		k.setUp(false) // so that all replicas begin with a probe on the next stream
 		if ctx.Err() != nil {
 			return
 		}
@@ -161,15 +164,34 @@ func (k *link) run(ctx context.Context) {
 	}
 }
 
-// drain forgets what is queued; a later link to the same node begins anew.
+// drain forgets what is queued, for good; a later link to the same node begins anew.
 func (k *link) drain() {
 	k.mu.Lock()
-	items := append(k.dirty, k.copy...)
-	k.dirty, k.copy = nil, nil
+	dirty, copies := k.dirty, k.copy
+	k.dirty, k.copy, k.ended = nil, nil, true
 	k.mu.Unlock()
+	unqueue(dirty)
+	unqueueCopies(copies)
+}
+
+// unqueue takes the marks off replicas that were in line when a stream broke. Without that they would count as queued
+// for ever, and never be sent anything again.
+func unqueue(items []linkItem) {
+	for _, it := range items {
+		if it.hd == nil {
+			continue // it was sent to
+		}
+		it.hd.mu.Lock()
+		it.p.queued = false
+		it.hd.mu.Unlock()
+	}
+}
+
+// unqueueCopies is unqueue for those in line to be copied to.
+func unqueueCopies(items []linkItem) {
 	for _, it := range items {
 		it.hd.mu.Lock()
-		it.p.queued, it.p.copyWait = false, false
+		it.p.copyWait = false
 		it.hd.mu.Unlock()
 	}
 }
@@ -254,6 +276,7 @@ func (k *link) serve(ctx context.Context) error {
 				break
 			}
 			if err := k.send(s, items); err != nil {
+				unqueue(items)
 				return err
 			}
 			clear(items)
@@ -262,7 +285,7 @@ func (k *link) serve(ctx context.Context) error {
 }
 
 // send sends what the queued replicas have to say, several of them in one message. A replica that has more than fits
-// is queued again behind the others.
+// is queued again behind the others. Those that are done with, or begun, are taken out of items.
 func (k *link) send(s grpc.BidiStreamingClient[internalv1.ReplicateRequest, internalv1.ReplicateResponse], items []linkItem) error {
 	frame, size := &internalv1.ReplicateRequest{}, 0
 	flush := func() error {
@@ -273,7 +296,8 @@ func (k *link) send(s grpc.BidiStreamingClient[internalv1.ReplicateRequest, inte
 		frame, size = &internalv1.ReplicateRequest{}, 0
 		return err
 	}
-	for _, it := range items {
+	for i, it := range items {
+		items[i] = linkItem{} // it may be queued again from here on
 		for more := true; more; {
 			var m *internalv1.LogAppend
 			it.hd.mu.Lock()
@@ -322,6 +346,9 @@ func (k *link) runCopies(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		if !k.hasCopies() {
+			continue
+		}
 		err := k.serveCopies(ctx)
 		if ctx.Err() != nil {
 			return
@@ -338,7 +365,13 @@ func (k *link) runCopies(ctx context.Context) {
 			timer.Stop()
 		}
 		pause = min(2*pause, redialMax)
-		// What was under way is lost: ask each replica again where it is.
+		// What was under way is lost, and whoever is in line waits for a stream that isn't there: ask each replica again
+		// where it is.
+		k.mu.Lock()
+		items := k.copy
+		k.copy = nil
+		k.mu.Unlock()
+		unqueueCopies(items)
 		k.h.all(func(hd *hosted) {
 			k.h.do(hd, func(r *replica) {
 				if p := r.peer(k.node); p != nil && p.mode == modeCopying {
@@ -347,6 +380,12 @@ func (k *link) runCopies(ctx context.Context) {
 			})
 		})
 	}
+}
+
+func (k *link) hasCopies() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.copy) > 0
 }
 
 // copyIdle is how long a copy stream without work stays open.
@@ -366,8 +405,9 @@ func (k *link) serveCopies(ctx context.Context) error {
 		items := k.copy
 		k.copy = nil
 		k.mu.Unlock()
-		for _, it := range items {
+		for i, it := range items {
 			if err := k.copyOne(s, it); err != nil {
+				unqueueCopies(items[i:])
 				return err
 			}
 		}

@@ -122,6 +122,7 @@ func (r *replica) copyNext(p *progress) (job copyJob, ok bool) {
 	}
 	if p.next >= r.memFirst {
 		r.setMode(p, modeStreaming)
+		p.commitSent = 0 // something is said at once: the acknowledgements of what was copied come on the stream that spoke last
 		r.fx.wake = append(r.fx.wake, p)
 		return job, false
 	}
