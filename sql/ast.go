@@ -12,7 +12,8 @@ type Statement interface {
 // statement is what all statements share.
 type statement struct {
 	src      *source
-	from, to int // bytes of src.text
+	from, to int            // bytes of src.text
+	params   []record.Value // values of $1, $2, ...; see Bind
 }
 
 func (s *statement) Text() string { return s.src.text[s.from:s.to] }
@@ -160,6 +161,11 @@ type (
 		at
 		left, right expr
 		not         bool
+	}
+	// parameter is $n.
+	parameter struct {
+		at
+		number int
 	}
 	// defaultValue is DEFAULT in INSERT's VALUES.
 	defaultValue struct{ at }

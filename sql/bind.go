@@ -15,7 +15,8 @@ type binder struct {
 	// inAgg is set inside an aggregate's argument.
 	inAgg bool
 	// live is for a view, whose result may depend on nothing but its input.
-	live bool
+	live   bool
+	params *parameters // nil: there are none
 }
 
 // aggregate is one aggregate of a query; arg is over the query's scope, nil for count(*).
@@ -45,6 +46,8 @@ func (b *binder) bindAny(e expr) (*node, error) {
 		return column(i, b.scope.cols[i].typ, e.pos()), nil
 	case *literal:
 		return b.literal(e)
+	case *parameter:
+		return b.parameter(e)
 	case *operator:
 		return b.operator(e)
 	case *logic:

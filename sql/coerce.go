@@ -32,6 +32,11 @@ func (b *binder) coerce(n *node, t record.Type) (*node, error) {
 	if n.typ == t {
 		return n, nil
 	}
+	if n.kind == nodeParam && n.typ == record.Unknown {
+		if n = b.settle(n, t); n.typ == t {
+			return n, nil
+		}
+	}
 	if n.kind != plan.ExprConst {
 		return inner(plan.ExprCast, t, n.pos, n), nil
 	}

@@ -58,6 +58,8 @@ func (c *converter) expr(n *pgquery.Node) (expr, error) {
 			name = "least"
 		}
 		return c.syntaxCall(name, n.MinMaxExpr.Location, n.MinMaxExpr.Args)
+	case *pgquery.Node_ParamRef:
+		return &parameter{at: at(c.at(n.ParamRef.Location)), number: int(n.ParamRef.Number)}, nil
 	case *pgquery.Node_SqlvalueFunction:
 		return c.valueFunction(n.SqlvalueFunction)
 	}
@@ -70,8 +72,6 @@ func (c *converter) refuseExpr(n *pgquery.Node) error {
 	switch n := n.GetNode().(type) {
 	case *pgquery.Node_SubLink:
 		return src.unsupported(c.at(n.SubLink.Location), "", "subqueries in expressions are not supported")
-	case *pgquery.Node_ParamRef:
-		return src.fail(c.at(n.ParamRef.Location), stateNoParameter, "write the value", "there is no parameter $%d", n.ParamRef.Number)
 	case *pgquery.Node_AArrayExpr:
 		return src.unsupported(c.at(n.AArrayExpr.Location), "", "arrays are not supported")
 	case *pgquery.Node_AIndirection:

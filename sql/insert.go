@@ -33,6 +33,10 @@ func (c *cursor) insert() (Statement, error) {
 // PlanInsert returns the stream and a plan of the rows: one stage with OpValues, whose columns are all of the stream's
 // declared columns in order; those that aren't given are NULL. Errors are those of PlanSelect.
 func PlanInsert(s *Insert, c Catalog) (*Object, *plan.Plan, error) {
+	return planInsert(s, valuesOf(s.statement), c)
+}
+
+func planInsert(s *Insert, ps *parameters, c Catalog) (*Object, *plan.Plan, error) {
 	obj, ok := c.Lookup(s.Stream)
 	if !ok {
 		return nil, nil, s.src.fail(s.streamAt, stateNoRelation, suggest(s.Stream, c.Names()), "unknown stream %q", s.Stream)
@@ -46,7 +50,7 @@ func PlanInsert(s *Insert, c Catalog) (*Object, *plan.Plan, error) {
 	}
 	values := &plan.Values{}
 	for _, row := range s.rows {
-		out, err := s.row(obj, targets, row)
+		out, err := s.row(ps, obj, targets, row)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -81,7 +85,7 @@ func (s *Insert) targets(obj *Object) ([]int, error) {
 	return out, nil
 }
 
-func (s *Insert) row(obj *Object, targets []int, row []expr) ([]plan.Expr, error) {
+func (s *Insert) row(ps *parameters, obj *Object, targets []int, row []expr) ([]plan.Expr, error) {
 	switch {
 	case len(row) > len(targets):
 		return nil, s.src.fail(row[len(targets)].pos(), stateSyntax, "", "more values (%d) than columns (%d)", len(row), len(targets))
@@ -92,7 +96,7 @@ func (s *Insert) row(obj *Object, targets []int, row []expr) ([]plan.Expr, error
 	for i, c := range obj.Columns {
 		out[i] = nullOf(c.Type, 0).expr(nil)
 	}
-	b := &binder{src: s.src, scope: newScope(nil), noAggs: "VALUES"}
+	b := &binder{src: s.src, scope: newScope(nil), noAggs: "VALUES", params: ps}
 	b.scope.none = "text is written in single quotes"
 	for i, e := range row {
 		if _, ok := e.(*defaultValue); ok {

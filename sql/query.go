@@ -45,10 +45,11 @@ type analyzer struct {
 	catalog Catalog
 	live    bool     // for a view
 	used    []uint64 // catalog ids
+	params  *parameters
 }
 
 func (a *analyzer) binder(s *scope, noAggs string) *binder {
-	return &binder{src: a.src, scope: s, noAggs: noAggs, live: a.live}
+	return &binder{src: a.src, scope: s, noAggs: noAggs, live: a.live, params: a.params}
 }
 
 // query checks s.
@@ -309,7 +310,9 @@ func (a *analyzer) rowCount(e expr, clause, state string, none int64) (int64, er
 	if e == nil {
 		return none, nil
 	}
-	if _, ok := e.(*literal); !ok {
+	switch e.(type) {
+	case *literal, *parameter:
+	default:
 		return 0, a.src.unsupported(e.pos(), "write a number", "%s of an expression is not supported", clause)
 	}
 	n, err := a.binder(newScope(nil), clause).bind(e)
@@ -322,7 +325,7 @@ func (a *analyzer) rowCount(e expr, clause, state string, none int64) (int64, er
 		}
 	}
 	switch {
-	case n.val.Null:
+	case n.kind == nodeParam, n.val.Null:
 		return none, nil
 	case n.typ != record.BigInt:
 		return 0, a.src.fail(e.pos(), stateMismatch, "", "%s must be a whole number, not %s", clause, n.typ)

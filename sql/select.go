@@ -11,7 +11,7 @@ import (
 // stage runs. A query without FROM has that stage only. Errors: 42P01 (unknown relation), 42703 (unknown column),
 // 42702 (ambiguous), 42883 (no such function or operator), 42803 (grouping), 42804 (types), 0A000, and those of literals.
 func PlanSelect(s *Select, c Catalog) (*plan.Plan, error) {
-	a := &analyzer{src: s.src, catalog: c}
+	a := &analyzer{src: s.src, catalog: c, params: valuesOf(s.statement)}
 	q, err := a.query(s)
 	if err != nil {
 		return nil, err
@@ -22,6 +22,20 @@ func PlanSelect(s *Select, c Catalog) (*plan.Plan, error) {
 	}
 	p.gather()
 	return p.plan(q), nil
+}
+
+// describeSelect returns the result's columns.
+func describeSelect(s *Select, ps *parameters, c Catalog) (record.Schema, error) {
+	a := &analyzer{src: s.src, catalog: c, params: ps}
+	q, err := a.query(s)
+	if err != nil {
+		return nil, err
+	}
+	out := record.Schema{}
+	for _, o := range q.outs[:q.visible] {
+		out = append(out, record.Field{Name: o.name, Type: o.node.typ})
+	}
+	return out, nil
 }
 
 func all(n int) []bool { return slices.Repeat([]bool{true}, n) }
