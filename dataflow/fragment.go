@@ -219,6 +219,16 @@ func needOfOne(op *plan.Op, need, out []bool) bool {
 		for _, a := range op.Aggregate.Aggs {
 			mark(a.Arg)
 		}
+	case op.Kind == plan.OpHop && op.Hop != nil:
+		copyNeed(need, out)
+		mark(op.Hop.Time)
+		mark(op.Hop.Watermark)
+	case op.Kind == plan.OpDropLate && op.DropLate != nil:
+		copyNeed(need, out)
+		mark(op.DropLate.Time)
+		mark(op.DropLate.Watermark)
+	case op.Kind == plan.OpExpand && op.Expand != nil:
+		copyNeed(need, out)
 	default:
 		return false
 	}
@@ -298,6 +308,12 @@ func (b *builder) build() (operator, error) {
 		return newProject(b)
 	case op.Kind == plan.OpTumble && op.Tumble != nil:
 		return newTumble(b)
+	case op.Kind == plan.OpHop && op.Hop != nil:
+		return newHop(b)
+	case op.Kind == plan.OpDropLate && op.DropLate != nil:
+		return newDropLate(b)
+	case op.Kind == plan.OpExpand && op.Expand != nil:
+		return newExpand(b)
 	case op.Kind == plan.OpAggregate && op.Aggregate != nil:
 		return newAggregate(b)
 	case op.Kind == plan.OpEmitFinal && op.EmitFinal != nil:

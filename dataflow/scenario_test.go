@@ -17,9 +17,10 @@ import (
 
 // TestScenarios runs the files of testdata/scenarios. Their commands:
 //
-//	stage [adhoc] [partition=N] [keep]   the operators, one a line; keep: over the state of the stage before
+//	stage [adhoc] [partition=N] [keep]   the operators, one a line; keep: over the state of the stage before;
+//	                                     see jsonOp for {...}
 //	push [op=N]                          rows, one a line: weight, then values between |
-//	end tick=N [watermark=TIME]          the delta of the tick
+//	end tick=N [watermark=TIME]          the delta of the tick; horizon=TIME if it isn't the watermark
 //	restart                              a new fragment over the same state
 //	counts, due, state
 //
@@ -60,7 +61,13 @@ func (s *scenario) run(t *testing.T, d *datadriven.TestData) string {
 			d.ScanArgs(t, "watermark", &text)
 			watermark = value(t, record.TimestampTZ, strings.ReplaceAll(text, "_", " ")).Int
 		}
-		out, err := s.f.EndTick(ids.Tick(tick), Marks{watermark, watermark})
+		horizon := watermark
+		if d.HasArg("horizon") {
+			var text string
+			d.ScanArgs(t, "horizon", &text)
+			horizon = value(t, record.TimestampTZ, strings.ReplaceAll(text, "_", " ")).Int
+		}
+		out, err := s.f.EndTick(ids.Tick(tick), Marks{watermark, horizon})
 		if err != nil {
 			return "error: " + err.Error()
 		}
@@ -175,6 +182,9 @@ func (s *scenario) op(line string) plan.Op {
 		in = s.ops[inputs[0]].Schema
 	}
 	op.Schema = in
+	if strings.HasPrefix(rest, "{") {
+		return s.jsonOp(in, op, rest)
+	}
 	switch op.Kind {
 	case plan.OpScan, plan.OpInput:
 		var schema record.Schema
