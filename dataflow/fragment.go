@@ -326,6 +326,10 @@ func (b *builder) build() (operator, error) {
 		return newValues(b)
 	case op.Kind == plan.OpUnion:
 		return newUnion(b)
+	case op.Kind == plan.OpUpsert && op.Upsert != nil:
+		return newUpsert(b)
+	case op.Kind == plan.OpSetOp && op.SetOp != nil:
+		return newSetOp(b)
 	}
 	return nil, fault.New(fault.Unsupported, "dataflow: no operator %q, or its part of the plan is missing", b.op.Kind)
 }
