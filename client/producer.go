@@ -118,7 +118,7 @@ func (c *Client) Producer(ctx context.Context, stream string, opts ...ProducerOp
 	// What lanes hold unused is an eighth of the budget at most.
 	p.quantum = min(max(o.bufferBytes/(8*len(d.Routes)), 512), 16<<10)
 	p.spare.New = func() any { return new(batch) }
-	if d.Stream.GetKey() != "" {
+	if record.HasKey(d.Stream) {
 		if err := p.prepareKeys(); err != nil {
 			return nil, err
 		}
@@ -192,7 +192,8 @@ func newProducerID() uint64 { return rand.Uint64()>>1 + 1 }
 // called when Send returns an error.
 //
 // The record's partition is that of its key: the value of the stream's key column where there is one (key is ignored
-// then), else key. Records without a key, nil or NULL, are spread over the partitions by whole batches.
+// then), else key. Records without a key, nil or NULL, are spread over the partitions by whole batches. To a table, a
+// record with an empty value deletes the row whose primary key is key.
 func (p *Producer) Send(ctx context.Context, key, value []byte, done func(Ack, error)) error {
 	return p.send(ctx, key, value, done, 0, false)
 }
@@ -209,8 +210,8 @@ func (p *Producer) send(ctx context.Context, key, value []byte, done func(Ack, e
 			len(key)+len(value), p.maxRecord)
 	}
 	l, hasKey := p.laneOf(key, value)
-	if p.def.GetKey() != "" {
-		key, hasKey = nil, false // the column has it
+	if record.HasKey(p.def) && !p.tombstone(value) {
+		key, hasKey = nil, false // the columns have it
 	}
 	size := len(key) + len(value) + recordOverhead
 	l.mu.Lock()
@@ -232,9 +233,14 @@ func (p *Producer) send(ctx context.Context, key, value []byte, done func(Ack, e
 	return nil
 }
 
+// tombstone tells whether a record deletes the row of its key: a table's, without a value.
+func (p *Producer) tombstone(value []byte) bool {
+	return len(p.def.GetPrimaryKey()) > 0 && len(value) == 0
+}
+
 // laneOf returns the record's lane and whether it has a key.
 func (p *Producer) laneOf(key, value []byte) (*lane, bool) {
-	if p.def.GetKey() != "" {
+	if record.HasKey(p.def) && !p.tombstone(value) {
 		x := p.extractors.Get().(*keyExtractor)
 		k, ok := x.key(value)
 		var l *lane

@@ -106,6 +106,8 @@ func (a *application) dispatch(old *internalv1.ClusterState) error {
 		return a.removeMember(op.RemoveMember)
 	case *internalv1.Command_CreateStream:
 		return a.createStream(op.CreateStream)
+	case *internalv1.Command_CreateTable:
+		return a.createTable(op.CreateTable)
 	case *internalv1.Command_CreateView:
 		return a.createView(op.CreateView)
 	case *internalv1.Command_DropObjects:

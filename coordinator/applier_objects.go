@@ -21,10 +21,11 @@ const (
 	sqlInvalidName     = "42602"
 )
 
-// object is a stream or a view; they share one namespace.
+// object is a stream, a view or a table; they share one namespace.
 type object struct {
 	kind      internalv1.ObjectKind
-	id        uint64
+	id        uint64 // of a table: its rows'
+	log       uint64 // of a table: its log's
 	name      string
 	dependsOn []uint64
 }
@@ -32,6 +33,7 @@ type object struct {
 const (
 	kindStream = internalv1.ObjectKind_OBJECT_KIND_STREAM
 	kindView   = internalv1.ObjectKind_OBJECT_KIND_VIEW
+	kindTable  = internalv1.ObjectKind_OBJECT_KIND_TABLE
 )
 
 func kindWord(k internalv1.ObjectKind) string {
@@ -40,6 +42,8 @@ func kindWord(k internalv1.ObjectKind) string {
 		return "stream"
 	case kindView:
 		return "materialized view"
+	case kindTable:
+		return "table"
 	}
 	return "relation"
 }
@@ -48,10 +52,16 @@ func kindWord(k internalv1.ObjectKind) string {
 func objects(st *internalv1.ClusterState) []object {
 	out := make([]object, 0, len(st.Streams)+len(st.Views))
 	for _, s := range st.Streams {
-		out = append(out, object{kind: kindStream, id: s.Stream.Id, name: s.Stream.Name})
+		if len(s.Stream.PrimaryKey) == 0 {
+			out = append(out, object{kind: kindStream, id: s.Stream.Id, name: s.Stream.Name})
+		}
 	}
 	for _, v := range st.Views {
-		out = append(out, object{kind: kindView, id: v.Id, name: v.Name, dependsOn: v.DependsOn})
+		o := object{kind: kindView, id: v.Id, log: v.Table, name: v.Name, dependsOn: v.DependsOn}
+		if v.Table != 0 {
+			o.kind = kindTable
+		}
+		out = append(out, o)
 	}
 	slices.SortFunc(out, func(a, b object) int { return cmp.Compare(a.id, b.id) })
 	return out
@@ -82,7 +92,7 @@ func (a *application) newObject(name string, size int, ifNotExists bool) (id uin
 		return 0, true, nil
 	}
 	if len(objs) >= maxObjects {
-		return 0, true, fault.New(fault.Exhausted, "there are %d streams and views, which is the limit; drop some first", len(objs))
+		return 0, true, fault.New(fault.Exhausted, "there are %d streams, tables and views, which is the limit; drop some first", len(objs))
 	}
 	if size > maxDefinition {
 		return 0, true, fault.New(fault.TooLarge, "the definition of %q has %d bytes, at most %d are kept", name, size, maxDefinition)
@@ -107,6 +117,27 @@ func (a *application) createStream(c *internalv1.CreateStream) error {
 	def := proto.CloneOf(c.Def)
 	def.Stream.Id, def.CreatedTick = id, a.cmd.Tick
 	a.st.Streams = append(slices.Clip(a.st.Streams), def)
+	return nil
+}
+
+// createTable makes a table's log and its rows.
+func (a *application) createTable(c *internalv1.CreateTable) error {
+	if c.Log == nil || c.Log.Stream == nil || len(c.Log.Stream.PrimaryKey) == 0 {
+		return fault.New(fault.Invalid, "a table without a definition or a primary key")
+	}
+	log, done, err := a.newObject(c.Log.Stream.Name, proto.Size(c.Log), c.IfNotExists)
+	if done {
+		return err
+	}
+	rows := a.st.NextObjectId
+	a.st.NextObjectId++
+	a.res.ObjectId = rows
+	def := proto.CloneOf(c.Log)
+	def.Stream.Id, def.CreatedTick = log, a.cmd.Tick
+	a.st.Streams = append(slices.Clip(a.st.Streams), def)
+	a.st.Views = append(slices.Clip(a.st.Views), &internalv1.ViewDef{
+		Id: rows, Name: def.Stream.Name, Sql: def.Sql, Columns: def.Stream.Columns, CreatedTick: a.cmd.Tick, Table: log,
+	})
 	return nil
 }
 
@@ -160,6 +191,11 @@ func (a *application) dropObjects(d *internalv1.DropObjects) error {
 	for _, o := range slices.Backward(objs) {
 		if drop[o.id] {
 			a.res.Dropped = append(a.res.Dropped, o.name)
+		}
+	}
+	for _, o := range objs {
+		if drop[o.id] && o.log != 0 {
+			drop[o.log] = true
 		}
 	}
 	a.st.Streams = slices.DeleteFunc(slices.Clone(a.st.Streams), func(s *internalv1.StreamDef) bool { return drop[s.Stream.Id] })

@@ -118,6 +118,11 @@ func testCommand(t *testing.T, d *datadriven.TestData) *internalv1.Command {
 		cmd.Op = &internalv1.Command_CreateStream{CreateStream: &internalv1.CreateStream{
 			Def: &internalv1.StreamDef{Stream: &millracev1.Stream{Name: arg(d, "name")}}, IfNotExists: d.HasArg("if-not-exists"),
 		}}
+	case "create-table":
+		cmd.Op = &internalv1.Command_CreateTable{CreateTable: &internalv1.CreateTable{
+			Log:         &internalv1.StreamDef{Stream: &millracev1.Stream{Name: arg(d, "name"), PrimaryKey: listArg(d, "key")}},
+			IfNotExists: d.HasArg("if-not-exists"),
+		}}
 	case "create-view":
 		v := &internalv1.ViewDef{Name: arg(d, "name")}
 		for _, s := range listArg(d, "on") {

@@ -78,7 +78,7 @@ func (b *batcher) add(ctx context.Context, def *millracev1.Stream, records []*mi
 		if key, ok := extract(r.Value); ok {
 			r.Key = append([]byte(nil), key...)
 			p = ring.Partition(r.Key, partitions)
-		} else if def.Key == "" && r.Key != nil {
+		} else if r.Key != nil && (!record.HasKey(def) || tombstone(def, r.Value)) {
 			p = ring.Partition(r.Key, partitions)
 		}
 		parts[p] = append(parts[p], r)
@@ -90,9 +90,14 @@ func (b *batcher) add(ctx context.Context, def *millracev1.Stream, records []*mi
 	}
 }
 
+// tombstone tells whether a record deletes the row of its key.
+func tombstone(def *millracev1.Stream, value []byte) bool {
+	return len(def.PrimaryKey) > 0 && len(value) == 0
+}
+
 // extractor lends a key extractor of the stream; release gives it back.
 func (b *batcher) extractor(def *millracev1.Stream) (extract func([]byte) ([]byte, bool), release func(), err error) {
-	if def.Key == "" {
+	if !record.HasKey(def) {
 		return func([]byte) ([]byte, bool) { return nil, false }, func() {}, nil
 	}
 	id := ids.StreamID(def.Id)

@@ -2,7 +2,7 @@ package node
 
 import (
 	"github.com/millrace/millrace/internal/ids"
-	"github.com/millrace/millrace/plan"
+	"github.com/millrace/millrace/partition/stage"
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
 	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
 	"github.com/millrace/millrace/record"
@@ -32,6 +32,9 @@ func newCatalog(st *internalv1.ClusterState, prev *catalog) (*catalog, error) {
 	}
 	for _, s := range st.Streams {
 		c.streams[ids.StreamID(s.Stream.Id)] = s
+		if len(s.Stream.PrimaryKey) > 0 {
+			continue // a table's log: its rows stand for it below
+		}
 		c.byName[s.Stream.Name] = &sql.Object{
 			Kind: sql.ObjectStream, ID: s.Stream.Id, Name: s.Stream.Name,
 			Columns: schemaOf(s.Stream.Columns), Stream: s.Stream,
@@ -40,18 +43,22 @@ func newCatalog(st *internalv1.ClusterState, prev *catalog) (*catalog, error) {
 	for _, v := range st.Views {
 		c.views[ids.StreamID(v.Id)] = v
 		if prev != nil {
-			if o := prev.byName[v.Name]; o != nil && o.Kind == sql.ObjectView && o.ID == v.Id {
+			if o := prev.byName[v.Name]; o != nil && o.Kind != sql.ObjectStream && o.ID == v.Id {
 				c.byName[v.Name] = o
 				continue
 			}
 		}
-		p, err := plan.Unmarshal(v.Plan)
+		p, err := stage.PlanOf(v, c.streams)
 		if err != nil {
 			return nil, err
 		}
-		c.byName[v.Name] = &sql.Object{
+		o := &sql.Object{
 			Kind: sql.ObjectView, ID: v.Id, Name: v.Name, Columns: schemaOf(v.Columns), Key: p.Key, Plan: p,
 		}
+		if v.Table != 0 {
+			o.Kind, o.Stream = sql.ObjectTable, c.streams[ids.StreamID(v.Table)].Stream
+		}
+		c.byName[v.Name] = o
 	}
 	return c, nil
 }
@@ -66,7 +73,9 @@ func (c *catalog) Lookup(name string) (*sql.Object, bool) {
 func (c *catalog) Names() []string {
 	out := make([]string, 0, len(c.byName))
 	for _, s := range c.state.Streams {
-		out = append(out, s.Stream.Name)
+		if len(s.Stream.PrimaryKey) == 0 {
+			out = append(out, s.Stream.Name)
+		}
 	}
 	for _, v := range c.state.Views {
 		out = append(out, v.Name)

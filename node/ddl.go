@@ -47,6 +47,23 @@ func (s *session) createStream(ctx context.Context, st *sql.CreateStream) (strin
 	return "CREATE STREAM", nil
 }
 
+func (s *session) createTable(ctx context.Context, st *sql.CreateTable) (string, error) {
+	def, err := sql.TableOf(st)
+	if err != nil {
+		return "", err
+	}
+	res, err := s.propose(ctx, &internalv1.Command{Op: &internalv1.Command_CreateTable{CreateTable: &internalv1.CreateTable{
+		Log: &internalv1.StreamDef{Stream: def, Sql: st.Text()}, IfNotExists: st.IfNotExists,
+	}}})
+	if err != nil {
+		return "", err
+	}
+	if d := s.n.catalog().views[ids.StreamID(res.ObjectId)]; d != nil {
+		s.seen = max(s.seen, ids.Tick(d.CreatedTick))
+	}
+	return "CREATE TABLE", nil
+}
+
 // maxViewStages is what the view runtime runs: rows move between partitions once.
 const maxViewStages = 2
 
@@ -89,8 +106,11 @@ func (s *session) createView(ctx context.Context, st *sql.CreateView) (string, e
 
 func (s *session) drop(ctx context.Context, st *sql.Drop) (string, error) {
 	kind, tag := internalv1.ObjectKind_OBJECT_KIND_STREAM, "DROP STREAM"
-	if st.Kind == sql.ObjectView {
+	switch st.Kind {
+	case sql.ObjectView:
 		kind, tag = internalv1.ObjectKind_OBJECT_KIND_VIEW, "DROP MATERIALIZED VIEW"
+	case sql.ObjectTable:
+		kind, tag = internalv1.ObjectKind_OBJECT_KIND_TABLE, "DROP TABLE"
 	}
 	_, err := s.propose(ctx, &internalv1.Command{Op: &internalv1.Command_DropObjects{DropObjects: &internalv1.DropObjects{
 		Names: []string{st.Name}, Kind: kind, IfExists: st.IfExists, Cascade: st.Cascade,

@@ -143,7 +143,7 @@ func (s *ingest) start(ctx context.Context, req *millracev1.AppendRequest, forwa
 			}
 			shrink(req.Batch)
 		}
-		s.n.router.append(ctx, appendJob{stream: def, batch: req.Batch, seenTick: seen, forwarded: forwarded,
+		s.n.router.append(ctx, appendJob{stream: def, batch: req.Batch, seenTick: seen, since: ids.Tick(req.UnchangedSince), forwarded: forwarded,
 			done: func(a *millracev1.Appended, err error) {
 				if err != nil {
 					refuse(err)

@@ -31,7 +31,8 @@ type appendJob struct {
 	stream    *millracev1.Stream
 	batch     *millracev1.Batch
 	seenTick  ids.Tick
-	forwarded bool // came from another node: append here or refuse
+	since     ids.Tick // see partition.AppendRequest.UnchangedSince
+	forwarded bool     // came from another node: append here or refuse
 	done      func(*millracev1.Appended, error)
 }
 
@@ -82,7 +83,7 @@ func (r *router) append(ctx context.Context, job appendJob) {
 func (r *router) appendHere(job appendJob) {
 	r.host.Append(partition.AppendRequest{
 		Partition: ids.PartitionID(job.batch.Partition), Stream: ids.StreamID(job.stream.Id),
-		Batch: job.batch, SeenTick: job.seenTick,
+		Batch: job.batch, SeenTick: job.seenTick, UnchangedSince: job.since,
 	}, func(res partition.AppendResult, err error) {
 		if err != nil {
 			job.done(nil, err)
@@ -196,6 +197,7 @@ func (f *forward) run(ctx context.Context, client millracev1.IngestClient) error
 			f.mu.Unlock()
 			req := &millracev1.AppendRequest{
 				RequestId: id, Stream: job.stream.Name, SeenTick: uint64(job.seenTick), Batch: job.batch,
+				UnchangedSince: uint64(job.since),
 			}
 			if err := stream.Send(req); err != nil && !errors.Is(err, io.EOF) {
 				f.cancel()

@@ -115,6 +115,8 @@ func (s *session) execute(ctx context.Context, st sql.Statement, out output) (st
 		return s.insert(ctx, st)
 	case *sql.CreateStream:
 		return s.createStream(ctx, st)
+	case *sql.CreateTable:
+		return s.createTable(ctx, st)
 	case *sql.CreateView:
 		return s.createView(ctx, st)
 	case *sql.Drop:

@@ -137,7 +137,7 @@ func (n *Node) view(ctx context.Context, name string) (*sql.Object, error) {
 		return nil, err
 	case o == nil:
 		return nil, fault.SQL(fault.NotFound, "42P01", "unknown view %q; SHOW VIEWS lists them", name).WithReason("UNKNOWN_VIEW")
-	case o.Kind != sql.ObjectView:
+	case o.Kind == sql.ObjectStream:
 		return nil, fault.SQL(fault.Invalid, "42809", "%q is a stream; make a view of it, or read it with millrace read", name).WithReason("NOT_A_VIEW")
 	}
 	return o, nil

@@ -17,7 +17,13 @@ type AppendRequest struct {
 	Stream    ids.StreamID
 	Batch     *millracev1.Batch
 	SeenTick  ids.Tick // the highest tick that the client has seen: the batch is stamped no lower
+	// UnchangedSince, if not 0, is a closed tick: the batch is refused (fault.Conflict, ReasonChanged) when the stream
+	// has any record here that is stamped above it.
+	UnchangedSince ids.Tick
 }
+
+// ReasonChanged is the reason of a conditional append's refusal.
+const ReasonChanged = "CHANGED_SINCE"
 
 // AppendResult tells where a batch went.
 type AppendResult struct {

@@ -12,7 +12,8 @@ type appendReq struct {
 	header
 	payload  []byte
 	seen     ids.Tick
-	wall     int64 // microseconds since the Unix epoch, when it came
+	since    ids.Tick // see AppendRequest.UnchangedSince
+	wall     int64    // microseconds since the Unix epoch, when it came
 	done     func(AppendResult, error)
 	deadline time.Duration // while it is held
 	sure     bool          // this node was the primary after it came
@@ -111,6 +112,10 @@ func (r *replica) admit(now time.Duration, q *appendReq) {
 	if q.producer != 0 && !r.admitSequence(now, q, e) {
 		return
 	}
+	if r.changedSince(q.stream, q.since) {
+		r.refuse(q, fault.New(fault.Conflict, "partition %d: stream %d has records above tick %d", r.id, q.stream, q.since).WithReason(ReasonChanged))
+		return
+	}
 	e.partition, e.term, e.lsn = r.id, r.hard.term, r.end+1
 	e.tick, e.timeMicros, e.totalBytes = r.primary.open, max(q.wall, r.lastTime), r.endBytes
 	if st := r.streams[q.stream]; st != nil {
@@ -135,6 +140,12 @@ func (r *replica) admit(now time.Duration, q *appendReq) {
 	}
 	r.push(e)
 	r.fx.tick = true
+}
+
+// changedSince tells whether a stream has records stamped above a closed tick; what isn't committed is.
+func (r *replica) changedSince(s ids.StreamID, since ids.Tick) bool {
+	st := r.streams[s]
+	return since != 0 && st != nil && (st.next > st.committed || st.lastTick > since)
 }
 
 // admitSequence checks an idempotent producer's sequence number and puts its record into e. It reports whether the

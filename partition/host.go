@@ -296,7 +296,7 @@ func (h *Host) Append(req AppendRequest, done func(AppendResult, error)) {
 			stream: req.Stream, count: b.Count, producer: b.ProducerId, sequence: b.Sequence, compression: b.Compression,
 			uncompressed: b.UncompressedBytes, payloadLen: uint32(len(b.Payload)), payloadCRC: b.Crc32C,
 		},
-		payload: b.Payload, seen: req.SeenTick, wall: h.cfg.Now().UnixMicro(), done: done,
+		payload: b.Payload, seen: req.SeenTick, since: req.UnchangedSince, wall: h.cfg.Now().UnixMicro(), done: done,
 	}
 	var out outcome
 	hd.mu.Lock()

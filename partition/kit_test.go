@@ -457,8 +457,12 @@ type outcomeOf struct {
 
 // append appends on one node and waits for the outcome.
 func (n *node) append(p ids.PartitionID, s ids.StreamID, b *millracev1.Batch, seen ids.Tick) (AppendResult, error) {
+	return n.request(AppendRequest{Partition: p, Stream: s, Batch: b, SeenTick: seen})
+}
+
+func (n *node) request(req AppendRequest) (AppendResult, error) {
 	ch := make(chan outcomeOf, 1)
-	n.host.Append(AppendRequest{Partition: p, Stream: s, Batch: b, SeenTick: seen}, func(r AppendResult, err error) { ch <- outcomeOf{r, err} })
+	n.host.Append(req, func(r AppendResult, err error) { ch <- outcomeOf{r, err} })
 	o := <-ch
 	if n.crashed.Load() {
 		return AppendResult{}, fault.New(fault.Unavailable, "no power")

@@ -36,6 +36,7 @@ type Decoder struct {
 	event  int   // declared column with the event time, or -1
 	delay  int64 // microseconds
 	key    int   // declared column with the key, or -1
+	table  *tableKey
 	text   []byte
 }
 
@@ -77,6 +78,7 @@ const (
 	hiddenTime
 	hiddenKey
 	hiddenWatermark
+	hiddenDeleted
 )
 
 // The hidden columns of every stream, by name.
@@ -87,10 +89,11 @@ var hiddenColumns = []Field{
 	hiddenTime:      {"_time", TimestampTZ},
 	hiddenKey:       {"_key", Text},
 	hiddenWatermark: {"_watermark", TimestampTZ},
+	hiddenDeleted:   {deletedField, Boolean}, // of tables only
 }
 
 // NewDecoder returns a decoder of s's records that makes the named columns, declared or hidden (_partition, _offset,
-// _tick, _time, _key, _watermark), in that order. A definition that can't be, such as a protobuf message without a
+// _tick, _time, _key, _watermark, and a table's _deleted), in that order. A definition that can't be, such as a protobuf message without a
 // field for a column, is fault.Invalid.
 func NewDecoder(s *millracev1.Stream, columns []string) (*Decoder, error) {
 	cols, err := declaredColumns(s)
@@ -116,6 +119,11 @@ func NewDecoder(s *millracev1.Stream, columns []string) (*Decoder, error) {
 			return nil, fault.New(fault.Invalid, "stream %q: its key %q is no column of it", s.Name, s.Key)
 		}
 	}
+	if len(s.PrimaryKey) > 0 {
+		if d.table, err = newTableKey(s, cols); err != nil {
+			return nil, err
+		}
+	}
 	for _, name := range columns {
 		if i := find(name); i >= 0 {
 			cols[i].need = needValue
@@ -124,7 +132,7 @@ func NewDecoder(s *millracev1.Stream, columns []string) (*Decoder, error) {
 			continue
 		}
 		h := slices.IndexFunc(hiddenColumns, func(f Field) bool { return f.Name == name })
-		if h < 0 {
+		if h < 0 || hiddenColumn(h) == hiddenDeleted && d.table == nil {
 			return nil, fault.New(fault.Invalid, "stream %q has no column %q", s.Name, name)
 		}
 		if hiddenColumn(h) == hiddenKey && d.key >= 0 {
@@ -132,6 +140,11 @@ func NewDecoder(s *millracev1.Stream, columns []string) (*Decoder, error) {
 		}
 		d.out = append(d.out, outColumn{declared: -1, hidden: hiddenColumn(h)})
 		d.schema = append(d.schema, hiddenColumns[h])
+	}
+	if d.table != nil && s.Format == FormatJSON {
+		cols = append(cols, declared{name: deletedField, typ: Boolean, need: needValue})
+		d.values = append(d.values, Value{Type: Boolean})
+		d.table.field = len(cols) - 1
 	}
 	d.format, err = newFormat(s, cols)
 	return d, err
@@ -189,7 +202,7 @@ func (d *Decoder) Schema() Schema { return d.schema }
 func (d *Decoder) Decode(raw []byte, m Meta, out *Delta, dead DeadFunc) error {
 	it := NewIter(raw)
 	for offset := m.BaseOffset; it.Next(); offset++ {
-		if err := d.format.read(it.value, d.values); err != nil {
+		if err := d.read(&it); err != nil {
 			if dead != nil {
 				dead(offset, it.key, it.hasKey, it.value, err)
 			}
@@ -216,6 +229,14 @@ func (d *Decoder) Decode(raw []byte, m Meta, out *Delta, dead DeadFunc) error {
 	return it.err
 }
 
+// read sets the values of the record that it is at.
+func (d *Decoder) read(it *Iter) error {
+	if d.table == nil {
+		return d.format.read(it.value, d.values)
+	}
+	return d.table.read(d.format, it, d.values)
+}
+
 func (d *Decoder) appendHidden(c *Column, h hiddenColumn, offset ids.Offset, m *Meta, it *Iter) {
 	switch h {
 	case hiddenPartition:
@@ -228,6 +249,8 @@ func (d *Decoder) appendHidden(c *Column, h hiddenColumn, offset ids.Offset, m *
 		c.AppendInt(m.TimeMicros)
 	case hiddenKey:
 		d.appendKey(c, it)
+	case hiddenDeleted:
+		c.AppendBool(d.table.deleted)
 	case hiddenWatermark:
 		if d.event < 0 || !d.HasEventTime {
 			c.AppendNull()

@@ -40,7 +40,7 @@ func compile(t testing.TB, source string) []byte {
 // TestDecode reads testdata/decode. Commands:
 //
 //	proto: a .proto file for the streams that follow
-//	stream format=F [key=K] [watermark=COL delay=MICROS] [message=M]: "name type" a line
+//	stream format=F [key=K] [primary=(...)] [watermark=COL delay=MICROS] [message=M]: "name type [not null]" a line
 //	decode columns=(...) [from=TIME]: a record a line ("quoted" as in Go; protobuf: text format, or hex:...); rows and dead ones come out
 //	key: the keys of records
 func TestDecode(t *testing.T) {
@@ -104,11 +104,14 @@ func (f *decodeFile) stream(d *datadriven.TestData) *millracev1.Stream {
 			s.WatermarkDelayUs, _ = strconv.ParseInt(a.Vals[0], 10, 64)
 		case "message":
 			s.Message = a.Vals[0]
+		case "primary":
+			s.PrimaryKey = a.Vals
 		}
 	}
 	for line := range strings.SplitSeq(d.Input, "\n") {
 		name, typ, _ := strings.Cut(line, " ")
-		s.Columns = append(s.Columns, &millracev1.Column{Name: name, Type: typ})
+		typ, notNull := strings.CutSuffix(typ, " not null")
+		s.Columns = append(s.Columns, &millracev1.Column{Name: name, Type: typ, NotNull: notNull})
 	}
 	return s
 }
@@ -170,6 +173,10 @@ func (f *decodeFile) decode(t *testing.T, d *datadriven.TestData) string {
 		var key []byte
 		if i%2 == 1 { // every other record has a key of its own
 			key = []byte{'k', byte('0' + i)}
+		}
+		if rest, ok := strings.CutPrefix(line, "tombstone "); ok {
+			b.Add([]byte(rest), true, nil)
+			continue
 		}
 		b.Add(key, i%2 == 1, f.value(t, d, line))
 	}

@@ -18,17 +18,18 @@ type ObjectKind string
 const (
 	ObjectStream ObjectKind = "stream"
 	ObjectView   ObjectKind = "materialized view"
+	ObjectTable  ObjectKind = "table"
 )
 
-// Object is a stream or a view. The planner changes nothing in it.
+// Object is a stream, a view or a table. The planner changes nothing in it.
 type Object struct {
 	Kind    ObjectKind
-	ID      uint64
+	ID      uint64 // of a table: its rows', which are scanned like a view
 	Name    string
 	Columns record.Schema      // declared or output columns, without hidden ones
-	Key     []int              // view: plan.Plan's Key
-	Stream  *millracev1.Stream // stream: its definition
-	Plan    *plan.Plan         // view: its plan; may be nil
+	Key     []int              // view: plan.Plan's Key; table: its primary key
+	Stream  *millracev1.Stream // stream: its definition; table: its log's
+	Plan    *plan.Plan         // view and table: its plan; may be nil
 }
 
 // hiddenColumns of every stream, usable when named.

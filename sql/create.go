@@ -18,17 +18,17 @@ func (c *cursor) create() (Statement, error) {
 	case c.accept("create", "view"):
 		return nil, c.src.unsupported(c.tokens[0].from, "use CREATE MATERIALIZED VIEW", "CREATE VIEW is not supported")
 	case c.accept("create", "table"):
-		return nil, c.src.unsupported(c.tokens[0].from, "use CREATE STREAM", "CREATE TABLE is not supported")
+		return c.createTable()
 	}
 	what := c.word(1)
 	if what == "" {
 		c.i = 1
-		return nil, c.expect("STREAM or MATERIALIZED VIEW")
+		return nil, c.expect("STREAM, TABLE or MATERIALIZED VIEW")
 	}
-	if s := suggest(what, []string{"stream", "materialized"}); s != "" {
+	if s := suggest(what, []string{"stream", "table", "materialized"}); s != "" {
 		return nil, c.src.fail(c.tokens[1].from, stateSyntax, s, "syntax error near %q", shorten(c.text(1)))
 	}
-	return nil, c.src.unsupported(c.tokens[0].from, "use CREATE STREAM or CREATE MATERIALIZED VIEW", "CREATE %s is not supported", upper(what))
+	return nil, c.src.unsupported(c.tokens[0].from, "use CREATE STREAM, CREATE TABLE or CREATE MATERIALIZED VIEW", "CREATE %s is not supported", upper(what))
 }
 
 // options takes WITH (name = value, ...) if it comes next.

@@ -32,9 +32,10 @@ type CreateStream struct {
 }
 
 type columnDef struct {
-	name string
-	at   int
-	typ  record.Type
+	name    string
+	at      int
+	typ     record.Type
+	notNull bool // of a table
 }
 
 type watermarkDef struct {
@@ -126,15 +127,7 @@ func (c *cursor) column(s *CreateStream) error {
 	case "primary", "unique", "foreign", "check", "constraint", "exclude", "like":
 		return c.constraint(w)
 	}
-	name, pos, err := c.name("a column")
-	if err != nil {
-		return err
-	}
-	t, err := c.typeName()
-	if err != nil {
-		return err
-	}
-	typ, err := t.resolve(c.src)
+	col, err := c.nameAndType()
 	if err != nil {
 		return err
 	}
@@ -145,8 +138,21 @@ func (c *cursor) column(s *CreateStream) error {
 	default:
 		return c.expect(`"," or ")"`)
 	}
-	s.columns = append(s.columns, columnDef{name: name, at: pos, typ: typ})
+	s.columns = append(s.columns, col)
 	return nil
+}
+
+// nameAndType takes a column's name and type.
+func (c *cursor) nameAndType() (col columnDef, err error) {
+	if col.name, col.at, err = c.name("a column"); err != nil {
+		return col, err
+	}
+	t, err := c.typeName()
+	if err != nil {
+		return col, err
+	}
+	col.typ, err = t.resolve(c.src)
+	return col, err
 }
 
 // constraint refuses what a table has and a stream doesn't.
@@ -210,7 +216,7 @@ func (c *cursor) typeName() (typeName, error) {
 }
 
 // reservedColumns can't be declared: they are hidden columns, or stand beside the columns in what SUBSCRIBE writes.
-var reservedColumns = []string{"_partition", "_offset", "_tick", "_time", "_key", "_watermark", "_weight", "_progress"}
+var reservedColumns = []string{"_partition", "_offset", "_tick", "_time", "_key", "_watermark", "_deleted", "_weight", "_progress"}
 
 // defaultIdle is how long a partition without records holds windows back, in microseconds.
 const defaultIdle = 10_000_000
@@ -240,7 +246,7 @@ func StreamOf(s *CreateStream) (*millracev1.Stream, error) {
 			return nil, err
 		}
 		seen[col.name] = true
-		out.Columns = append(out.Columns, &millracev1.Column{Name: col.name, Type: col.typ.String()})
+		out.Columns = append(out.Columns, &millracev1.Column{Name: col.name, Type: col.typ.String(), NotNull: col.notNull})
 	}
 	if err := s.setWatermark(out); err != nil {
 		return nil, err
@@ -359,13 +365,8 @@ func (s *CreateStream) setOption(out *millracev1.Stream, o option) (err error) {
 			return src.fail(o.valueAt, stateParameter, hint, "unknown format %q", o.value)
 		}
 	case "key":
-		col, err := s.find(o.value, o.valueAt)
-		if err != nil {
+		if err := s.checkKey(o.value, o.valueAt); err != nil {
 			return err
-		}
-		switch col.typ {
-		case record.Double, record.IntervalT, record.JSONB:
-			return src.fail(o.valueAt, stateMismatch, "take another column", "key column %q is of type %s, whose equal values have several spellings,", col.name, col.typ)
 		}
 		out.Key = o.value
 	case "retention":
@@ -384,6 +385,19 @@ func (s *CreateStream) setOption(out *millracev1.Stream, o option) (err error) {
 		out.Message = strings.TrimPrefix(o.value, ".")
 	}
 	return err
+}
+
+// checkKey checks that a column can be a key.
+func (s *CreateStream) checkKey(name string, pos int) error {
+	col, err := s.find(name, pos)
+	if err != nil {
+		return err
+	}
+	switch col.typ {
+	case record.Double, record.IntervalT, record.JSONB:
+		return s.src.fail(pos, stateMismatch, "take another column", "key column %q is of type %s, whose equal values have several spellings,", col.name, col.typ)
+	}
+	return nil
 }
 
 // byteCount reads 1000000, '512 MB', '10GB'; units as PostgreSQL's settings have them (1 kB is 1024 bytes).

@@ -1,6 +1,6 @@
 package sql
 
-// Drop is DROP STREAM|MATERIALIZED VIEW [IF EXISTS] name [CASCADE|RESTRICT].
+// Drop is DROP STREAM|TABLE|MATERIALIZED VIEW [IF EXISTS] name [CASCADE|RESTRICT].
 type Drop struct {
 	statement
 	Kind     ObjectKind
@@ -15,10 +15,12 @@ func (c *cursor) drop() (*Drop, error) {
 	switch {
 	case c.accept("stream"):
 		d.Kind = ObjectStream
+	case c.accept("table"):
+		d.Kind = ObjectTable
 	case c.accept("materialized", "view"):
 		d.Kind = ObjectView
 	default:
-		return nil, c.expect("STREAM or MATERIALIZED VIEW")
+		return nil, c.expect("STREAM, TABLE or MATERIALIZED VIEW")
 	}
 	d.IfExists = c.accept("if", "exists")
 	var err error

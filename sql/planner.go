@@ -262,7 +262,7 @@ func (p *planner) scan(q *query, r *relation, used []bool) []int {
 	switch {
 	case r.kind == fromDead:
 		scan.Kind = plan.ScanDead
-	case r.object.Kind == ObjectView:
+	case r.object.Kind != ObjectStream:
 		scan.Kind, scan.KeyPrefix = plan.ScanView, keyPrefix(q.where, r.object)
 	default:
 		scan.Kind = plan.ScanStream

@@ -85,9 +85,9 @@ func (a *analyzer) lookup(r *relation, f *fromItem) error {
 		add(deadColumns, false)
 		add(record.Schema{{Name: plan.ColPartition, Type: record.BigInt}, {Name: plan.ColOffset, Type: record.BigInt}}, true)
 		r.scan[len(r.scan)-2], r.scan[len(r.scan)-1] = plan.DeadPartition, plan.DeadOffset
-	case obj.Kind == ObjectView && a.live:
+	case obj.Kind != ObjectStream && a.live:
 		return a.src.unsupported(f.nameAt, "write the query over the streams, with a subquery in FROM", "a view over a view (%q) is not supported", f.name)
-	case obj.Kind == ObjectView:
+	case obj.Kind != ObjectStream:
 		add(obj.Columns, false)
 	default:
 		add(obj.Columns, false)

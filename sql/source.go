@@ -38,6 +38,7 @@ const (
 	stateEncoding       = "22021"
 	stateOutOfRange     = "22003"
 	stateNoParameter    = "42P02"
+	stateBadTable       = "42P16"
 )
 
 // source is the text that Parse was given; positions are byte offsets in it.

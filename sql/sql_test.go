@@ -66,6 +66,26 @@ func (m memory) statement(out *strings.Builder, s Statement) error {
 			return err
 		}
 		fmt.Fprintf(out, "stream %s if_not_exists=%v\n", line.String(), s.IfNotExists)
+	case *CreateTable:
+		def, err := TableOf(s)
+		if err != nil {
+			return err
+		}
+		def.Id = uint64(len(m) + 1)
+		obj := &Object{Kind: ObjectTable, ID: def.Id, Name: s.Name, Stream: def}
+		for i, c := range def.Columns {
+			t, _ := record.ParseType(c.Type)
+			obj.Columns = append(obj.Columns, record.Field{Name: c.Name, Type: t})
+			if slices.Contains(def.PrimaryKey, c.Name) {
+				obj.Key = append(obj.Key, i)
+			}
+		}
+		m[s.Name] = obj
+		var line bytes.Buffer // protojson puts spaces at random
+		if err := json.Compact(&line, []byte(protojson.Format(def))); err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "table %s if_not_exists=%v\n", line.String(), s.IfNotExists)
 	case *CreateView:
 		p, uses, err := PlanView(s, m)
 		if err != nil {

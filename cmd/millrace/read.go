@@ -135,7 +135,7 @@ type recordPrinter struct {
 
 func (p *recordPrinter) prepare(def *millracev1.Stream) (err error) {
 	p.format = def.Format
-	if def.Key != "" {
+	if record.HasKey(def) {
 		if p.key, err = record.NewKeyExtractor(def); err != nil {
 			return err
 		}

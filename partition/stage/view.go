@@ -62,9 +62,9 @@ func compileView(def *internalv1.ViewDef, streams map[ids.StreamID]*internalv1.S
 		id: ids.StreamID(def.Id), name: def.Name, created: ids.Tick(def.CreatedTick), startNow: def.StartNow,
 		partitions: partitions,
 	}
-	p, err := plan.Unmarshal(def.Plan)
+	p, err := PlanOf(def, streams)
 	if err != nil {
-		return v, fault.Wrap(fault.Corrupted, err, "the plan of view %q", def.Name)
+		return v, err
 	}
 	v.plan = p
 	if n := len(p.Stages); n < 1 || n > 2 {

@@ -24,9 +24,10 @@ const (
 type ObjectKind int32
 
 const (
-	ObjectKind_OBJECT_KIND_UNSPECIFIED ObjectKind = 0 // either
+	ObjectKind_OBJECT_KIND_UNSPECIFIED ObjectKind = 0 // any
 	ObjectKind_OBJECT_KIND_STREAM      ObjectKind = 1
 	ObjectKind_OBJECT_KIND_VIEW        ObjectKind = 2
+	ObjectKind_OBJECT_KIND_TABLE       ObjectKind = 3
 )
 
 // Enum value maps for ObjectKind.
@@ -35,11 +36,13 @@ var (
 		0: "OBJECT_KIND_UNSPECIFIED",
 		1: "OBJECT_KIND_STREAM",
 		2: "OBJECT_KIND_VIEW",
+		3: "OBJECT_KIND_TABLE",
 	}
 	ObjectKind_value = map[string]int32{
 		"OBJECT_KIND_UNSPECIFIED": 0,
 		"OBJECT_KIND_STREAM":      1,
 		"OBJECT_KIND_VIEW":        2,
+		"OBJECT_KIND_TABLE":       3,
 	}
 )
 
@@ -87,6 +90,7 @@ type Command struct {
 	//	*Command_DropObjects
 	//	*Command_SetPartition
 	//	*Command_ReserveTicks
+	//	*Command_CreateTable
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -231,6 +235,15 @@ func (x *Command) GetReserveTicks() *ReserveTicks {
 	return nil
 }
 
+func (x *Command) GetCreateTable() *CreateTable {
+	if x != nil {
+		if x, ok := x.Op.(*Command_CreateTable); ok {
+			return x.CreateTable
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -271,6 +284,10 @@ type Command_ReserveTicks struct {
 	ReserveTicks *ReserveTicks `protobuf:"bytes,18,opt,name=reserve_ticks,json=reserveTicks,proto3,oneof"`
 }
 
+type Command_CreateTable struct {
+	CreateTable *CreateTable `protobuf:"bytes,19,opt,name=create_table,json=createTable,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Op() {}
 
 func (*Command_RegisterMember) isCommand_Op() {}
@@ -288,6 +305,8 @@ func (*Command_DropObjects) isCommand_Op() {}
 func (*Command_SetPartition) isCommand_Op() {}
 
 func (*Command_ReserveTicks) isCommand_Op() {}
+
+func (*Command_CreateTable) isCommand_Op() {}
 
 // Bootstrap makes the cluster, with one member that holds every partition. Refused when there is a cluster already.
 type Bootstrap struct {
@@ -628,6 +647,58 @@ func (x *CreateView) GetIfNotExists() bool {
 	return false
 }
 
+type CreateTable struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Log           *StreamDef             `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"` // ids and created_tick are given by the applier
+	IfNotExists   bool                   `protobuf:"varint,2,opt,name=if_not_exists,json=ifNotExists,proto3" json:"if_not_exists,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTable) Reset() {
+	*x = CreateTable{}
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTable) ProtoMessage() {}
+
+func (x *CreateTable) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTable.ProtoReflect.Descriptor instead.
+func (*CreateTable) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CreateTable) GetLog() *StreamDef {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+func (x *CreateTable) GetIfNotExists() bool {
+	if x != nil {
+		return x.IfNotExists
+	}
+	return false
+}
+
 type DropObjects struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Names         []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
@@ -640,7 +711,7 @@ type DropObjects struct {
 
 func (x *DropObjects) Reset() {
 	*x = DropObjects{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[7]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +723,7 @@ func (x *DropObjects) String() string {
 func (*DropObjects) ProtoMessage() {}
 
 func (x *DropObjects) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[7]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +736,7 @@ func (x *DropObjects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropObjects.ProtoReflect.Descriptor instead.
 func (*DropObjects) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DropObjects) GetNames() []string {
@@ -707,7 +778,7 @@ type SetPartition struct {
 
 func (x *SetPartition) Reset() {
 	*x = SetPartition{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[8]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +790,7 @@ func (x *SetPartition) String() string {
 func (*SetPartition) ProtoMessage() {}
 
 func (x *SetPartition) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[8]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +803,7 @@ func (x *SetPartition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPartition.ProtoReflect.Descriptor instead.
 func (*SetPartition) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SetPartition) GetChanges() []*PartitionChange {
@@ -753,7 +824,7 @@ type PartitionChange struct {
 
 func (x *PartitionChange) Reset() {
 	*x = PartitionChange{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[9]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +836,7 @@ func (x *PartitionChange) String() string {
 func (*PartitionChange) ProtoMessage() {}
 
 func (x *PartitionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[9]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +849,7 @@ func (x *PartitionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionChange.ProtoReflect.Descriptor instead.
 func (*PartitionChange) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PartitionChange) GetConfig() *PartitionConfig {
@@ -812,7 +883,7 @@ type ReserveTicks struct {
 
 func (x *ReserveTicks) Reset() {
 	*x = ReserveTicks{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[10]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +895,7 @@ func (x *ReserveTicks) String() string {
 func (*ReserveTicks) ProtoMessage() {}
 
 func (x *ReserveTicks) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[10]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +908,7 @@ func (x *ReserveTicks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveTicks.ProtoReflect.Descriptor instead.
 func (*ReserveTicks) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReserveTicks) GetCeiling() uint64 {
@@ -863,7 +934,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[11]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +946,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[11]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +959,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CommandResult) GetIndex() uint64 {
@@ -959,7 +1030,7 @@ type PartitionRefusal struct {
 
 func (x *PartitionRefusal) Reset() {
 	*x = PartitionRefusal{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[12]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1042,7 @@ func (x *PartitionRefusal) String() string {
 func (*PartitionRefusal) ProtoMessage() {}
 
 func (x *PartitionRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[12]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1055,7 @@ func (x *PartitionRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionRefusal.ProtoReflect.Descriptor instead.
 func (*PartitionRefusal) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PartitionRefusal) GetPartition() uint32 {
@@ -1025,7 +1096,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1108,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1121,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -1076,7 +1147,7 @@ type ProposeResponse struct {
 
 func (x *ProposeResponse) Reset() {
 	*x = ProposeResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1159,7 @@ func (x *ProposeResponse) String() string {
 func (*ProposeResponse) ProtoMessage() {}
 
 func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1172,7 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
 func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ProposeResponse) GetResult() *CommandResult {
@@ -1134,7 +1205,7 @@ type NodeReport struct {
 
 func (x *NodeReport) Reset() {
 	*x = NodeReport{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1217,7 @@ func (x *NodeReport) String() string {
 func (*NodeReport) ProtoMessage() {}
 
 func (x *NodeReport) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1230,7 @@ func (x *NodeReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReport.ProtoReflect.Descriptor instead.
 func (*NodeReport) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NodeReport) GetNode() string {
@@ -1272,7 +1343,7 @@ type ReplicaProgress struct {
 
 func (x *ReplicaProgress) Reset() {
 	*x = ReplicaProgress{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +1355,7 @@ func (x *ReplicaProgress) String() string {
 func (*ReplicaProgress) ProtoMessage() {}
 
 func (x *ReplicaProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +1368,7 @@ func (x *ReplicaProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaProgress.ProtoReflect.Descriptor instead.
 func (*ReplicaProgress) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReplicaProgress) GetPartition() uint32 {
@@ -1339,7 +1410,7 @@ type TickNotice struct {
 
 func (x *TickNotice) Reset() {
 	*x = TickNotice{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1422,7 @@ func (x *TickNotice) String() string {
 func (*TickNotice) ProtoMessage() {}
 
 func (x *TickNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1435,7 @@ func (x *TickNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TickNotice.ProtoReflect.Descriptor instead.
 func (*TickNotice) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TickNotice) GetTick() uint64 {
@@ -1397,7 +1468,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1480,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1493,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PingRequest) GetNode() string {
@@ -1442,7 +1513,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1525,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1538,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PingResponse) GetNode() string {
@@ -1492,7 +1563,7 @@ type BarrierRequest struct {
 
 func (x *BarrierRequest) Reset() {
 	*x = BarrierRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1575,7 @@ func (x *BarrierRequest) String() string {
 func (*BarrierRequest) ProtoMessage() {}
 
 func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +1588,7 @@ func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierRequest.ProtoReflect.Descriptor instead.
 func (*BarrierRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 type BarrierResponse struct {
@@ -1529,7 +1600,7 @@ type BarrierResponse struct {
 
 func (x *BarrierResponse) Reset() {
 	*x = BarrierResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +1612,7 @@ func (x *BarrierResponse) String() string {
 func (*BarrierResponse) ProtoMessage() {}
 
 func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,7 +1625,7 @@ func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierResponse.ProtoReflect.Descriptor instead.
 func (*BarrierResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BarrierResponse) GetIndex() uint64 {
@@ -1572,7 +1643,7 @@ type OverviewRequest struct {
 
 func (x *OverviewRequest) Reset() {
 	*x = OverviewRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +1655,7 @@ func (x *OverviewRequest) String() string {
 func (*OverviewRequest) ProtoMessage() {}
 
 func (x *OverviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +1668,7 @@ func (x *OverviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverviewRequest.ProtoReflect.Descriptor instead.
 func (*OverviewRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 type ClusterOverview struct {
@@ -1614,7 +1685,7 @@ type ClusterOverview struct {
 
 func (x *ClusterOverview) Reset() {
 	*x = ClusterOverview{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +1697,7 @@ func (x *ClusterOverview) String() string {
 func (*ClusterOverview) ProtoMessage() {}
 
 func (x *ClusterOverview) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +1710,7 @@ func (x *ClusterOverview) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterOverview.ProtoReflect.Descriptor instead.
 func (*ClusterOverview) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ClusterOverview) GetLeader() string {
@@ -1696,7 +1767,7 @@ type MemberStatus struct {
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +1779,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +1792,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *MemberStatus) GetId() string {
@@ -1766,7 +1837,7 @@ type PartitionMove struct {
 
 func (x *PartitionMove) Reset() {
 	*x = PartitionMove{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +1849,7 @@ func (x *PartitionMove) String() string {
 func (*PartitionMove) ProtoMessage() {}
 
 func (x *PartitionMove) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +1862,7 @@ func (x *PartitionMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionMove.ProtoReflect.Descriptor instead.
 func (*PartitionMove) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PartitionMove) GetPartition() uint32 {
@@ -1846,7 +1917,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +1929,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +1942,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RemoveMemberRequest) GetNode() string {
@@ -1904,7 +1975,7 @@ type RaftSnapshot struct {
 
 func (x *RaftSnapshot) Reset() {
 	*x = RaftSnapshot{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +1987,7 @@ func (x *RaftSnapshot) String() string {
 func (*RaftSnapshot) ProtoMessage() {}
 
 func (x *RaftSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2000,7 @@ func (x *RaftSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftSnapshot.ProtoReflect.Descriptor instead.
 func (*RaftSnapshot) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RaftSnapshot) GetVersion() uint32 {
@@ -1991,7 +2062,7 @@ type KnownPeers struct {
 
 func (x *KnownPeers) Reset() {
 	*x = KnownPeers{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +2074,7 @@ func (x *KnownPeers) String() string {
 func (*KnownPeers) ProtoMessage() {}
 
 func (x *KnownPeers) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +2087,7 @@ func (x *KnownPeers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownPeers.ProtoReflect.Descriptor instead.
 func (*KnownPeers) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *KnownPeers) GetGossip() []string {
@@ -2039,7 +2110,7 @@ type GossipMeta struct {
 
 func (x *GossipMeta) Reset() {
 	*x = GossipMeta{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2122,7 @@ func (x *GossipMeta) String() string {
 func (*GossipMeta) ProtoMessage() {}
 
 func (x *GossipMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2135,7 @@ func (x *GossipMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GossipMeta.ProtoReflect.Descriptor instead.
 func (*GossipMeta) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GossipMeta) GetClusterId() string {
@@ -2099,7 +2170,7 @@ var File_millrace_internal_v1_control_proto protoreflect.FileDescriptor
 
 const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\"millrace/internal/v1/control.proto\x12\x14millrace.internal.v1\x1a millrace/internal/v1/state.proto\"\xf3\x05\n" +
+	"\"millrace/internal/v1/control.proto\x12\x14millrace.internal.v1\x1a millrace/internal/v1/state.proto\"\xbb\x06\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x17\n" +
 	"\atime_us\x18\x02 \x01(\x04R\x06timeUs\x12\x12\n" +
@@ -2114,7 +2185,8 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"createView\x12F\n" +
 	"\fdrop_objects\x18\x10 \x01(\v2!.millrace.internal.v1.DropObjectsH\x00R\vdropObjects\x12I\n" +
 	"\rset_partition\x18\x11 \x01(\v2\".millrace.internal.v1.SetPartitionH\x00R\fsetPartition\x12I\n" +
-	"\rreserve_ticks\x18\x12 \x01(\v2\".millrace.internal.v1.ReserveTicksH\x00R\freserveTicksB\x04\n" +
+	"\rreserve_ticks\x18\x12 \x01(\v2\".millrace.internal.v1.ReserveTicksH\x00R\freserveTicks\x12F\n" +
+	"\fcreate_table\x18\x13 \x01(\v2!.millrace.internal.v1.CreateTableH\x00R\vcreateTableB\x04\n" +
 	"\x02op\"\xa5\x01\n" +
 	"\tBootstrap\x12\x1d\n" +
 	"\n" +
@@ -2139,6 +2211,9 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"CreateView\x12/\n" +
 	"\x03def\x18\x01 \x01(\v2\x1d.millrace.internal.v1.ViewDefR\x03def\x12\"\n" +
+	"\rif_not_exists\x18\x02 \x01(\bR\vifNotExists\"d\n" +
+	"\vCreateTable\x121\n" +
+	"\x03log\x18\x01 \x01(\v2\x1f.millrace.internal.v1.StreamDefR\x03log\x12\"\n" +
 	"\rif_not_exists\x18\x02 \x01(\bR\vifNotExists\"\x90\x01\n" +
 	"\vDropObjects\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names\x124\n" +
@@ -2256,12 +2331,13 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
-	"\x04grpc\x18\x04 \x01(\tR\x04grpc*W\n" +
+	"\x04grpc\x18\x04 \x01(\tR\x04grpc*n\n" +
 	"\n" +
 	"ObjectKind\x12\x1b\n" +
 	"\x17OBJECT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12OBJECT_KIND_STREAM\x10\x01\x12\x14\n" +
-	"\x10OBJECT_KIND_VIEW\x10\x022\x94\x04\n" +
+	"\x10OBJECT_KIND_VIEW\x10\x02\x12\x15\n" +
+	"\x11OBJECT_KIND_TABLE\x10\x032\x94\x04\n" +
 	"\aControl\x12V\n" +
 	"\aPropose\x12$.millrace.internal.v1.ProposeRequest\x1a%.millrace.internal.v1.ProposeResponse\x12P\n" +
 	"\x06Attach\x12 .millrace.internal.v1.NodeReport\x1a .millrace.internal.v1.TickNotice(\x010\x01\x12M\n" +
@@ -2284,7 +2360,7 @@ func file_millrace_internal_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_internal_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_internal_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_millrace_internal_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_millrace_internal_v1_control_proto_goTypes = []any{
 	(ObjectKind)(0),             // 0: millrace.internal.v1.ObjectKind
 	(*Command)(nil),             // 1: millrace.internal.v1.Command
@@ -2294,34 +2370,35 @@ var file_millrace_internal_v1_control_proto_goTypes = []any{
 	(*RemoveMember)(nil),        // 5: millrace.internal.v1.RemoveMember
 	(*CreateStream)(nil),        // 6: millrace.internal.v1.CreateStream
 	(*CreateView)(nil),          // 7: millrace.internal.v1.CreateView
-	(*DropObjects)(nil),         // 8: millrace.internal.v1.DropObjects
-	(*SetPartition)(nil),        // 9: millrace.internal.v1.SetPartition
-	(*PartitionChange)(nil),     // 10: millrace.internal.v1.PartitionChange
-	(*ReserveTicks)(nil),        // 11: millrace.internal.v1.ReserveTicks
-	(*CommandResult)(nil),       // 12: millrace.internal.v1.CommandResult
-	(*PartitionRefusal)(nil),    // 13: millrace.internal.v1.PartitionRefusal
-	(*ProposeRequest)(nil),      // 14: millrace.internal.v1.ProposeRequest
-	(*ProposeResponse)(nil),     // 15: millrace.internal.v1.ProposeResponse
-	(*NodeReport)(nil),          // 16: millrace.internal.v1.NodeReport
-	(*ReplicaProgress)(nil),     // 17: millrace.internal.v1.ReplicaProgress
-	(*TickNotice)(nil),          // 18: millrace.internal.v1.TickNotice
-	(*PingRequest)(nil),         // 19: millrace.internal.v1.PingRequest
-	(*PingResponse)(nil),        // 20: millrace.internal.v1.PingResponse
-	(*BarrierRequest)(nil),      // 21: millrace.internal.v1.BarrierRequest
-	(*BarrierResponse)(nil),     // 22: millrace.internal.v1.BarrierResponse
-	(*OverviewRequest)(nil),     // 23: millrace.internal.v1.OverviewRequest
-	(*ClusterOverview)(nil),     // 24: millrace.internal.v1.ClusterOverview
-	(*MemberStatus)(nil),        // 25: millrace.internal.v1.MemberStatus
-	(*PartitionMove)(nil),       // 26: millrace.internal.v1.PartitionMove
-	(*RemoveMemberRequest)(nil), // 27: millrace.internal.v1.RemoveMemberRequest
-	(*RaftSnapshot)(nil),        // 28: millrace.internal.v1.RaftSnapshot
-	(*KnownPeers)(nil),          // 29: millrace.internal.v1.KnownPeers
-	(*GossipMeta)(nil),          // 30: millrace.internal.v1.GossipMeta
-	(*Member)(nil),              // 31: millrace.internal.v1.Member
-	(MemberState)(0),            // 32: millrace.internal.v1.MemberState
-	(*StreamDef)(nil),           // 33: millrace.internal.v1.StreamDef
-	(*ViewDef)(nil),             // 34: millrace.internal.v1.ViewDef
-	(*PartitionConfig)(nil),     // 35: millrace.internal.v1.PartitionConfig
+	(*CreateTable)(nil),         // 8: millrace.internal.v1.CreateTable
+	(*DropObjects)(nil),         // 9: millrace.internal.v1.DropObjects
+	(*SetPartition)(nil),        // 10: millrace.internal.v1.SetPartition
+	(*PartitionChange)(nil),     // 11: millrace.internal.v1.PartitionChange
+	(*ReserveTicks)(nil),        // 12: millrace.internal.v1.ReserveTicks
+	(*CommandResult)(nil),       // 13: millrace.internal.v1.CommandResult
+	(*PartitionRefusal)(nil),    // 14: millrace.internal.v1.PartitionRefusal
+	(*ProposeRequest)(nil),      // 15: millrace.internal.v1.ProposeRequest
+	(*ProposeResponse)(nil),     // 16: millrace.internal.v1.ProposeResponse
+	(*NodeReport)(nil),          // 17: millrace.internal.v1.NodeReport
+	(*ReplicaProgress)(nil),     // 18: millrace.internal.v1.ReplicaProgress
+	(*TickNotice)(nil),          // 19: millrace.internal.v1.TickNotice
+	(*PingRequest)(nil),         // 20: millrace.internal.v1.PingRequest
+	(*PingResponse)(nil),        // 21: millrace.internal.v1.PingResponse
+	(*BarrierRequest)(nil),      // 22: millrace.internal.v1.BarrierRequest
+	(*BarrierResponse)(nil),     // 23: millrace.internal.v1.BarrierResponse
+	(*OverviewRequest)(nil),     // 24: millrace.internal.v1.OverviewRequest
+	(*ClusterOverview)(nil),     // 25: millrace.internal.v1.ClusterOverview
+	(*MemberStatus)(nil),        // 26: millrace.internal.v1.MemberStatus
+	(*PartitionMove)(nil),       // 27: millrace.internal.v1.PartitionMove
+	(*RemoveMemberRequest)(nil), // 28: millrace.internal.v1.RemoveMemberRequest
+	(*RaftSnapshot)(nil),        // 29: millrace.internal.v1.RaftSnapshot
+	(*KnownPeers)(nil),          // 30: millrace.internal.v1.KnownPeers
+	(*GossipMeta)(nil),          // 31: millrace.internal.v1.GossipMeta
+	(*Member)(nil),              // 32: millrace.internal.v1.Member
+	(MemberState)(0),            // 33: millrace.internal.v1.MemberState
+	(*StreamDef)(nil),           // 34: millrace.internal.v1.StreamDef
+	(*ViewDef)(nil),             // 35: millrace.internal.v1.ViewDef
+	(*PartitionConfig)(nil),     // 36: millrace.internal.v1.PartitionConfig
 }
 var file_millrace_internal_v1_control_proto_depIdxs = []int32{
 	2,  // 0: millrace.internal.v1.Command.bootstrap:type_name -> millrace.internal.v1.Bootstrap
@@ -2330,45 +2407,47 @@ var file_millrace_internal_v1_control_proto_depIdxs = []int32{
 	5,  // 3: millrace.internal.v1.Command.remove_member:type_name -> millrace.internal.v1.RemoveMember
 	6,  // 4: millrace.internal.v1.Command.create_stream:type_name -> millrace.internal.v1.CreateStream
 	7,  // 5: millrace.internal.v1.Command.create_view:type_name -> millrace.internal.v1.CreateView
-	8,  // 6: millrace.internal.v1.Command.drop_objects:type_name -> millrace.internal.v1.DropObjects
-	9,  // 7: millrace.internal.v1.Command.set_partition:type_name -> millrace.internal.v1.SetPartition
-	11, // 8: millrace.internal.v1.Command.reserve_ticks:type_name -> millrace.internal.v1.ReserveTicks
-	31, // 9: millrace.internal.v1.Bootstrap.member:type_name -> millrace.internal.v1.Member
-	31, // 10: millrace.internal.v1.RegisterMember.member:type_name -> millrace.internal.v1.Member
-	32, // 11: millrace.internal.v1.SetMemberState.state:type_name -> millrace.internal.v1.MemberState
-	32, // 12: millrace.internal.v1.SetMemberState.from:type_name -> millrace.internal.v1.MemberState
-	33, // 13: millrace.internal.v1.CreateStream.def:type_name -> millrace.internal.v1.StreamDef
-	34, // 14: millrace.internal.v1.CreateView.def:type_name -> millrace.internal.v1.ViewDef
-	0,  // 15: millrace.internal.v1.DropObjects.kind:type_name -> millrace.internal.v1.ObjectKind
-	10, // 16: millrace.internal.v1.SetPartition.changes:type_name -> millrace.internal.v1.PartitionChange
-	35, // 17: millrace.internal.v1.PartitionChange.config:type_name -> millrace.internal.v1.PartitionConfig
-	35, // 18: millrace.internal.v1.CommandResult.partitions:type_name -> millrace.internal.v1.PartitionConfig
-	13, // 19: millrace.internal.v1.CommandResult.refused:type_name -> millrace.internal.v1.PartitionRefusal
-	31, // 20: millrace.internal.v1.CommandResult.member:type_name -> millrace.internal.v1.Member
-	1,  // 21: millrace.internal.v1.ProposeRequest.command:type_name -> millrace.internal.v1.Command
-	12, // 22: millrace.internal.v1.ProposeResponse.result:type_name -> millrace.internal.v1.CommandResult
-	17, // 23: millrace.internal.v1.NodeReport.progress:type_name -> millrace.internal.v1.ReplicaProgress
-	25, // 24: millrace.internal.v1.ClusterOverview.members:type_name -> millrace.internal.v1.MemberStatus
-	26, // 25: millrace.internal.v1.ClusterOverview.moves:type_name -> millrace.internal.v1.PartitionMove
-	32, // 26: millrace.internal.v1.MemberStatus.state:type_name -> millrace.internal.v1.MemberState
-	16, // 27: millrace.internal.v1.MemberStatus.report:type_name -> millrace.internal.v1.NodeReport
-	14, // 28: millrace.internal.v1.Control.Propose:input_type -> millrace.internal.v1.ProposeRequest
-	16, // 29: millrace.internal.v1.Control.Attach:input_type -> millrace.internal.v1.NodeReport
-	19, // 30: millrace.internal.v1.Control.Ping:input_type -> millrace.internal.v1.PingRequest
-	23, // 31: millrace.internal.v1.Control.Overview:input_type -> millrace.internal.v1.OverviewRequest
-	21, // 32: millrace.internal.v1.Control.Barrier:input_type -> millrace.internal.v1.BarrierRequest
-	27, // 33: millrace.internal.v1.Control.RemoveNode:input_type -> millrace.internal.v1.RemoveMemberRequest
-	15, // 34: millrace.internal.v1.Control.Propose:output_type -> millrace.internal.v1.ProposeResponse
-	18, // 35: millrace.internal.v1.Control.Attach:output_type -> millrace.internal.v1.TickNotice
-	20, // 36: millrace.internal.v1.Control.Ping:output_type -> millrace.internal.v1.PingResponse
-	24, // 37: millrace.internal.v1.Control.Overview:output_type -> millrace.internal.v1.ClusterOverview
-	22, // 38: millrace.internal.v1.Control.Barrier:output_type -> millrace.internal.v1.BarrierResponse
-	15, // 39: millrace.internal.v1.Control.RemoveNode:output_type -> millrace.internal.v1.ProposeResponse
-	34, // [34:40] is the sub-list for method output_type
-	28, // [28:34] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	9,  // 6: millrace.internal.v1.Command.drop_objects:type_name -> millrace.internal.v1.DropObjects
+	10, // 7: millrace.internal.v1.Command.set_partition:type_name -> millrace.internal.v1.SetPartition
+	12, // 8: millrace.internal.v1.Command.reserve_ticks:type_name -> millrace.internal.v1.ReserveTicks
+	8,  // 9: millrace.internal.v1.Command.create_table:type_name -> millrace.internal.v1.CreateTable
+	32, // 10: millrace.internal.v1.Bootstrap.member:type_name -> millrace.internal.v1.Member
+	32, // 11: millrace.internal.v1.RegisterMember.member:type_name -> millrace.internal.v1.Member
+	33, // 12: millrace.internal.v1.SetMemberState.state:type_name -> millrace.internal.v1.MemberState
+	33, // 13: millrace.internal.v1.SetMemberState.from:type_name -> millrace.internal.v1.MemberState
+	34, // 14: millrace.internal.v1.CreateStream.def:type_name -> millrace.internal.v1.StreamDef
+	35, // 15: millrace.internal.v1.CreateView.def:type_name -> millrace.internal.v1.ViewDef
+	34, // 16: millrace.internal.v1.CreateTable.log:type_name -> millrace.internal.v1.StreamDef
+	0,  // 17: millrace.internal.v1.DropObjects.kind:type_name -> millrace.internal.v1.ObjectKind
+	11, // 18: millrace.internal.v1.SetPartition.changes:type_name -> millrace.internal.v1.PartitionChange
+	36, // 19: millrace.internal.v1.PartitionChange.config:type_name -> millrace.internal.v1.PartitionConfig
+	36, // 20: millrace.internal.v1.CommandResult.partitions:type_name -> millrace.internal.v1.PartitionConfig
+	14, // 21: millrace.internal.v1.CommandResult.refused:type_name -> millrace.internal.v1.PartitionRefusal
+	32, // 22: millrace.internal.v1.CommandResult.member:type_name -> millrace.internal.v1.Member
+	1,  // 23: millrace.internal.v1.ProposeRequest.command:type_name -> millrace.internal.v1.Command
+	13, // 24: millrace.internal.v1.ProposeResponse.result:type_name -> millrace.internal.v1.CommandResult
+	18, // 25: millrace.internal.v1.NodeReport.progress:type_name -> millrace.internal.v1.ReplicaProgress
+	26, // 26: millrace.internal.v1.ClusterOverview.members:type_name -> millrace.internal.v1.MemberStatus
+	27, // 27: millrace.internal.v1.ClusterOverview.moves:type_name -> millrace.internal.v1.PartitionMove
+	33, // 28: millrace.internal.v1.MemberStatus.state:type_name -> millrace.internal.v1.MemberState
+	17, // 29: millrace.internal.v1.MemberStatus.report:type_name -> millrace.internal.v1.NodeReport
+	15, // 30: millrace.internal.v1.Control.Propose:input_type -> millrace.internal.v1.ProposeRequest
+	17, // 31: millrace.internal.v1.Control.Attach:input_type -> millrace.internal.v1.NodeReport
+	20, // 32: millrace.internal.v1.Control.Ping:input_type -> millrace.internal.v1.PingRequest
+	24, // 33: millrace.internal.v1.Control.Overview:input_type -> millrace.internal.v1.OverviewRequest
+	22, // 34: millrace.internal.v1.Control.Barrier:input_type -> millrace.internal.v1.BarrierRequest
+	28, // 35: millrace.internal.v1.Control.RemoveNode:input_type -> millrace.internal.v1.RemoveMemberRequest
+	16, // 36: millrace.internal.v1.Control.Propose:output_type -> millrace.internal.v1.ProposeResponse
+	19, // 37: millrace.internal.v1.Control.Attach:output_type -> millrace.internal.v1.TickNotice
+	21, // 38: millrace.internal.v1.Control.Ping:output_type -> millrace.internal.v1.PingResponse
+	25, // 39: millrace.internal.v1.Control.Overview:output_type -> millrace.internal.v1.ClusterOverview
+	23, // 40: millrace.internal.v1.Control.Barrier:output_type -> millrace.internal.v1.BarrierResponse
+	16, // 41: millrace.internal.v1.Control.RemoveNode:output_type -> millrace.internal.v1.ProposeResponse
+	36, // [36:42] is the sub-list for method output_type
+	30, // [30:36] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_millrace_internal_v1_control_proto_init() }
@@ -2387,6 +2466,7 @@ func file_millrace_internal_v1_control_proto_init() {
 		(*Command_DropObjects)(nil),
 		(*Command_SetPartition)(nil),
 		(*Command_ReserveTicks)(nil),
+		(*Command_CreateTable)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2394,7 +2474,7 @@ func file_millrace_internal_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_internal_v1_control_proto_rawDesc), len(file_millrace_internal_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

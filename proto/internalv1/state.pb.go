@@ -474,16 +474,19 @@ func (x *StreamDef) GetSql() string {
 }
 
 type ViewDef struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Sql           string                 `protobuf:"bytes,3,opt,name=sql,proto3" json:"sql,omitempty"`
-	Plan          []byte                 `protobuf:"bytes,4,opt,name=plan,proto3" json:"plan,omitempty"` // plan.Marshal
-	Columns       []*v1.Column           `protobuf:"bytes,5,rep,name=columns,proto3" json:"columns,omitempty"`
-	DependsOn     []uint64               `protobuf:"varint,6,rep,packed,name=depends_on,json=dependsOn,proto3" json:"depends_on,omitempty"` // object ids
-	EmitFinal     bool                   `protobuf:"varint,7,opt,name=emit_final,json=emitFinal,proto3" json:"emit_final,omitempty"`
-	StartNow      bool                   `protobuf:"varint,8,opt,name=start_now,json=startNow,proto3" json:"start_now,omitempty"`
-	CreatedTick   uint64                 `protobuf:"varint,9,opt,name=created_tick,json=createdTick,proto3" json:"created_tick,omitempty"` // the backfill is all input up to this tick, in one step
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Id          uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name        string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Sql         string                 `protobuf:"bytes,3,opt,name=sql,proto3" json:"sql,omitempty"`
+	Plan        []byte                 `protobuf:"bytes,4,opt,name=plan,proto3" json:"plan,omitempty"` // plan.Marshal
+	Columns     []*v1.Column           `protobuf:"bytes,5,rep,name=columns,proto3" json:"columns,omitempty"`
+	DependsOn   []uint64               `protobuf:"varint,6,rep,packed,name=depends_on,json=dependsOn,proto3" json:"depends_on,omitempty"` // object ids
+	EmitFinal   bool                   `protobuf:"varint,7,opt,name=emit_final,json=emitFinal,proto3" json:"emit_final,omitempty"`
+	StartNow    bool                   `protobuf:"varint,8,opt,name=start_now,json=startNow,proto3" json:"start_now,omitempty"`
+	CreatedTick uint64                 `protobuf:"varint,9,opt,name=created_tick,json=createdTick,proto3" json:"created_tick,omitempty"` // the backfill is all input up to this tick, in one step
+	// The stream that is the log of the table whose rows this is. Both have the table's name and come and go together; the
+	// plan follows from the stream's definition and isn't stored.
+	Table         uint64 `protobuf:"varint,10,opt,name=table,proto3" json:"table,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -581,6 +584,13 @@ func (x *ViewDef) GetCreatedTick() uint64 {
 	return 0
 }
 
+func (x *ViewDef) GetTable() uint64 {
+	if x != nil {
+		return x.Table
+	}
+	return 0
+}
+
 var File_millrace_internal_v1_state_proto protoreflect.FileDescriptor
 
 const file_millrace_internal_v1_state_proto_rawDesc = "" +
@@ -625,7 +635,7 @@ const file_millrace_internal_v1_state_proto_rawDesc = "" +
 	"\tStreamDef\x12+\n" +
 	"\x06stream\x18\x01 \x01(\v2\x13.millrace.v1.StreamR\x06stream\x12!\n" +
 	"\fcreated_tick\x18\x02 \x01(\x04R\vcreatedTick\x12\x10\n" +
-	"\x03sql\x18\x03 \x01(\tR\x03sql\"\x80\x02\n" +
+	"\x03sql\x18\x03 \x01(\tR\x03sql\"\x96\x02\n" +
 	"\aViewDef\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -637,7 +647,9 @@ const file_millrace_internal_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"emit_final\x18\a \x01(\bR\temitFinal\x12\x1b\n" +
 	"\tstart_now\x18\b \x01(\bR\bstartNow\x12!\n" +
-	"\fcreated_tick\x18\t \x01(\x04R\vcreatedTick*\xdd\x01\n" +
+	"\fcreated_tick\x18\t \x01(\x04R\vcreatedTick\x12\x14\n" +
+	"\x05table\x18\n" +
+	" \x01(\x04R\x05table*\xdd\x01\n" +
 	"\vMemberState\x12\x1c\n" +
 	"\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14MEMBER_STATE_JOINING\x10\x01\x12\x16\n" +

@@ -190,8 +190,12 @@ type Stream struct {
 	RetentionBytes   int64                  `protobuf:"varint,10,opt,name=retention_bytes,json=retentionBytes,proto3" json:"retention_bytes,omitempty"`        // per partition; 0: no limit
 	DescriptorSet    []byte                 `protobuf:"bytes,11,opt,name=descriptor_set,json=descriptorSet,proto3" json:"descriptor_set,omitempty"`            // protobuf: a serialized google.protobuf.FileDescriptorSet
 	Message          string                 `protobuf:"bytes,12,opt,name=message,proto3" json:"message,omitempty"`                                             // protobuf: full name of the message
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The columns that identify a row of a table; empty: a stream. A record of a table replaces the row with its key; one
+	// with an empty value, or with true in the JSON field _deleted, deletes it. With one such column `key` names it; with
+	// more, a record's key is the JSON array of their texts.
+	PrimaryKey    []string `protobuf:"bytes,13,rep,name=primary_key,json=primaryKey,proto3" json:"primary_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Stream) Reset() {
@@ -308,10 +312,18 @@ func (x *Stream) GetMessage() string {
 	return ""
 }
 
+func (x *Stream) GetPrimaryKey() []string {
+	if x != nil {
+		return x.PrimaryKey
+	}
+	return nil
+}
+
 type Column struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Type          string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"` // PostgreSQL's name: bigint, double precision, timestamptz, ...
+	Type          string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`                       // PostgreSQL's name: bigint, double precision, timestamptz, ...
+	NotNull       bool                   `protobuf:"varint,3,opt,name=not_null,json=notNull,proto3" json:"not_null,omitempty"` // of a table: a record with NULL here doesn't decode
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -358,6 +370,13 @@ func (x *Column) GetType() string {
 		return x.Type
 	}
 	return ""
+}
+
+func (x *Column) GetNotNull() bool {
+	if x != nil {
+		return x.NotNull
+	}
+	return false
 }
 
 type Route struct {
@@ -620,14 +639,17 @@ func (x *Batch) GetPayload() []byte {
 }
 
 type AppendRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	RequestId     uint64                 `protobuf:"varint,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"` // chosen by the client, returned in the answer
-	Stream        string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
-	SeenTick      uint64                 `protobuf:"varint,3,opt,name=seen_tick,json=seenTick,proto3" json:"seen_tick,omitempty"` // the highest tick that this client has seen; the append is stamped no lower
-	Records       *Records               `protobuf:"bytes,4,opt,name=records,proto3" json:"records,omitempty"`                    // either records, which the server partitions and batches,
-	Batch         *Batch                 `protobuf:"bytes,5,opt,name=batch,proto3" json:"batch,omitempty"`                        // or a batch made by the client
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId uint64                 `protobuf:"varint,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"` // chosen by the client, returned in the answer
+	Stream    string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	SeenTick  uint64                 `protobuf:"varint,3,opt,name=seen_tick,json=seenTick,proto3" json:"seen_tick,omitempty"` // the highest tick that this client has seen; the append is stamped no lower
+	Records   *Records               `protobuf:"bytes,4,opt,name=records,proto3" json:"records,omitempty"`                    // either records, which the server partitions and batches,
+	Batch     *Batch                 `protobuf:"bytes,5,opt,name=batch,proto3" json:"batch,omitempty"`                        // or a batch made by the client
+	// With a batch: a closed tick, such as an answer's. The batch is refused (FAILED_PRECONDITION, CHANGED_SINCE) when the stream has
+	// records in the batch's partition that are stamped above it. 0: no condition.
+	UnchangedSince uint64 `protobuf:"varint,6,opt,name=unchanged_since,json=unchangedSince,proto3" json:"unchanged_since,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *AppendRequest) Reset() {
@@ -693,6 +715,13 @@ func (x *AppendRequest) GetBatch() *Batch {
 		return x.Batch
 	}
 	return nil
+}
+
+func (x *AppendRequest) GetUnchangedSince() uint64 {
+	if x != nil {
+		return x.UnchangedSince
+	}
+	return 0
 }
 
 type AppendResponse struct {
@@ -841,7 +870,7 @@ const file_millrace_v1_ingest_proto_rawDesc = "" +
 	"\x16DescribeStreamResponse\x12+\n" +
 	"\x06stream\x18\x01 \x01(\v2\x13.millrace.v1.StreamR\x06stream\x12*\n" +
 	"\x06routes\x18\x02 \x03(\v2\x12.millrace.v1.RouteR\x06routes\x12(\n" +
-	"\x10max_record_bytes\x18\x03 \x01(\rR\x0emaxRecordBytes\"\x84\x03\n" +
+	"\x10max_record_bytes\x18\x03 \x01(\rR\x0emaxRecordBytes\"\xa5\x03\n" +
 	"\x06Stream\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12-\n" +
@@ -855,10 +884,13 @@ const file_millrace_v1_ingest_proto_rawDesc = "" +
 	"\x0fretention_bytes\x18\n" +
 	" \x01(\x03R\x0eretentionBytes\x12%\n" +
 	"\x0edescriptor_set\x18\v \x01(\fR\rdescriptorSet\x12\x18\n" +
-	"\amessage\x18\f \x01(\tR\amessage\"0\n" +
+	"\amessage\x18\f \x01(\tR\amessage\x12\x1f\n" +
+	"\vprimary_key\x18\r \x03(\tR\n" +
+	"primaryKey\"K\n" +
 	"\x06Column\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04type\x18\x02 \x01(\tR\x04type\"U\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x19\n" +
+	"\bnot_null\x18\x03 \x01(\bR\anotNull\"U\n" +
 	"\x05Route\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
@@ -878,14 +910,15 @@ const file_millrace_v1_ingest_proto_rawDesc = "" +
 	"\vcompression\x18\x05 \x01(\x0e2\x18.millrace.v1.CompressionR\vcompression\x12-\n" +
 	"\x12uncompressed_bytes\x18\x06 \x01(\rR\x11uncompressedBytes\x12\x16\n" +
 	"\x06crc32c\x18\a \x01(\aR\x06crc32c\x12\x18\n" +
-	"\apayload\x18\b \x01(\fR\apayload\"\xbd\x01\n" +
+	"\apayload\x18\b \x01(\fR\apayload\"\xe6\x01\n" +
 	"\rAppendRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x1b\n" +
 	"\tseen_tick\x18\x03 \x01(\x04R\bseenTick\x12.\n" +
 	"\arecords\x18\x04 \x01(\v2\x14.millrace.v1.RecordsR\arecords\x12(\n" +
-	"\x05batch\x18\x05 \x01(\v2\x12.millrace.v1.BatchR\x05batch\"\xa0\x01\n" +
+	"\x05batch\x18\x05 \x01(\v2\x12.millrace.v1.BatchR\x05batch\x12'\n" +
+	"\x0funchanged_since\x18\x06 \x01(\x04R\x0eunchangedSince\"\xa0\x01\n" +
 	"\x0eAppendResponse\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x121\n" +
