@@ -205,6 +205,9 @@ func (a *numericSum) update(slots []int32, in *record.Delta) error {
 			continue
 		}
 		w := in.Weight(i)
+		if w == 0 {
+			continue // even so it would raise the scale
+		}
 		a.part(int(s), a.addText(int(s), c.At(i), w)).n += w
 	}
 	return nil

@@ -3,6 +3,7 @@ package dataflow
 import (
 	"encoding/binary"
 
+	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/plan"
 	"github.com/millrace/millrace/record"
 )
@@ -36,21 +37,30 @@ type accumulator interface {
 	reset()
 }
 
-// newAccumulator returns the accumulator of an aggregate over column arg. Indexed is for min and max when rows may be
-// taken back.
-func newAccumulator(a *plan.Agg, appendOnly, indexed bool, rows *[]int64) accumulator {
+// newAccumulator returns the accumulator of an aggregate that keeps no values. Indexed is for min and max when rows may
+// be taken back; rows is where the rows of each group are counted.
+func newAccumulator(a *plan.Agg, appendOnly, indexed bool, rows *[]int64) (accumulator, error) {
 	switch a.Func {
 	case plan.AggCountStar:
-		return &rowCount{rows}
+		if a.Filter != 0 {
+			return &valueCount{arg: -1}, nil
+		}
+		return &rowCount{rows}, nil
 	case plan.AggCount:
-		return &valueCount{arg: a.Arg}
+		return &valueCount{arg: a.Arg}, nil
 	case plan.AggMin, plan.AggMax:
 		e := newExtremes(a.ArgType, a.Arg, a.Func == plan.AggMax)
 		if indexed {
-			return newIndexedExtremes(e)
+			return newIndexedExtremes(e), nil
 		}
-		return e
+		return e, nil
+	case plan.AggSum, plan.AggAvg:
+		return newSum(a, appendOnly), nil
 	}
+	return nil, fault.New(fault.Unsupported, "dataflow: no aggregate %s of %s", a.Func, a.ArgType)
+}
+
+func newSum(a *plan.Agg, appendOnly bool) accumulator {
 	switch a.ArgType {
 	case record.BigInt:
 		return &intSum{arg: a.Arg}
@@ -127,7 +137,7 @@ func addCounts(sum []int64, slots []int32, c *record.Column, weights []int64) {
 	}
 }
 
-// valueCount is count(x). It stores the count as a varint.
+// valueCount is count(x), and count(*) of filtered rows (arg -1). It stores the count as a varint.
 type valueCount struct {
 	arg int
 	n   []int64
@@ -141,7 +151,11 @@ func (c *valueCount) reset()                         { c.n = shrink(c.n, len(c.n
 func (c *valueCount) store(dst []byte, s int) []byte { return binary.AppendVarint(dst, c.n[s]) }
 
 func (c *valueCount) update(slots []int32, in *record.Delta) error {
-	addWeights(c.n, slots, &in.Cols[c.arg], in.Weights)
+	if c.arg < 0 {
+		addWeights(c.n, slots, nil, in.Weights)
+	} else {
+		addWeights(c.n, slots, &in.Cols[c.arg], in.Weights)
+	}
 	return nil
 }
 

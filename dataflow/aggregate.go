@@ -3,7 +3,10 @@ package dataflow
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"fmt"
 
+	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
 	"github.com/millrace/millrace/plan"
 	"github.com/millrace/millrace/record"
@@ -28,7 +31,11 @@ type aggregate struct {
 	of       []int // aggregate -> its accumulator
 	firsts   []int // accumulator -> its first partial column in the input of phase final
 	rowsCol  int   // phase final: the column with the number of rows
+	filters  []int // accumulator -> one more than the column that its rows must pass, or 0
+	masked   map[int]*record.Delta
 	indexed  []*indexedExtremes
+	sets     []*multiset
+	whole    bool // what the accumulators keep is all in their entries
 	buf      *record.Delta
 	keyCols  *record.Delta // keys of the tick's groups
 	key      []byte
@@ -53,44 +60,21 @@ func newAggregate(b *builder) (operator, error) {
 	if err := a.checkPlan(b); err != nil {
 		return nil, err
 	}
+	a.masked = make(map[int]*record.Delta)
+	for i := range p.Aggs {
+		if f := p.Aggs[i].Filter; f > 0 && p.Phase != plan.AggFinal {
+			a.masked[f-1] = &record.Delta{}
+		}
+	}
 	keySchema := make(record.Schema, len(p.Keys))
 	for i, k := range p.Keys {
 		keySchema[i] = b.in.schema[k]
 	}
 	a.table = newGroupTable(keySchema, false)
 	a.keyCols = record.NewDelta(keySchema, 0)
-	type identity struct {
-		f   plan.AggFunc
-		arg int
+	if err := a.makeAccumulators(b); err != nil {
+		return nil, err
 	}
-	made := map[identity]int{}
-	col := len(p.Keys)
-	for i := range p.Aggs {
-		agg := p.Aggs[i]
-		id := identity{agg.Func, agg.Arg}
-		if id.f == plan.AggAvg {
-			id.f = plan.AggSum // they keep the same
-		}
-		if p.Phase == plan.AggFinal {
-			id.arg = col // two aggregates over one argument can't be told from their partials
-		}
-		at, ok := made[id]
-		if !ok {
-			at = len(a.accs)
-			made[id] = at
-			indexed := !p.AppendOnly && p.Phase == plan.AggSingle
-			acc := newAccumulator(&agg, p.AppendOnly, indexed, &a.rows)
-			if x, ok := acc.(*indexedExtremes); ok {
-				x.number = uint16(at)
-				a.indexed = append(a.indexed, x)
-			}
-			a.accs = append(a.accs, acc)
-			a.firsts = append(a.firsts, col)
-		}
-		a.of = append(a.of, at)
-		col += len(agg.PartialTypes())
-	}
-	a.rowsCol = col
 	for i := range b.out.schema {
 		b.out.distinct = append(b.out.distinct, i)
 	}
@@ -103,6 +87,82 @@ func newAggregate(b *builder) (operator, error) {
 		return a, err
 	}
 	return a, nil
+}
+
+// makeAccumulators gives each aggregate the accumulator that it reads; several may share one.
+func (a *aggregate) makeAccumulators(b *builder) error {
+	p := b.op.Aggregate
+	made, sets := map[string]int{}, map[string]*multiset{}
+	col := len(p.Keys)
+	for i := range p.Aggs {
+		agg := &p.Aggs[i]
+		f := agg.Func
+		if f == plan.AggAvg {
+			f = plan.AggSum // they keep the same
+		}
+		id := fmt.Sprint(f, agg.Arg, agg.More, agg.Filter)
+		if p.Phase == plan.AggFinal || agg.KeepsValues() {
+			id = fmt.Sprint(col) // two aggregates over one argument can't be told from their partials
+		}
+		at, ok := made[id]
+		if !ok {
+			at = len(a.accs)
+			made[id] = at
+			if err := a.makeAccumulator(agg, p, sets, col); err != nil {
+				return err
+			}
+		}
+		a.of = append(a.of, at)
+		col += len(agg.PartialTypes())
+	}
+	for _, m := range a.sets {
+		m.start()
+	}
+	a.rowsCol = col
+	return nil
+}
+
+// makeAccumulator appends the accumulator of one aggregate, whose partials begin with column col, and the set that it
+// is the first to read.
+func (a *aggregate) makeAccumulator(agg *plan.Agg, p *plan.Aggregate, sets map[string]*multiset, col int) error {
+	if !agg.KeepsValues() && (agg.Func != plan.AggApproxCountDistinct || p.AppendOnly) {
+		acc, err := newAccumulator(agg, p.AppendOnly, !p.AppendOnly && p.Phase == plan.AggSingle, &a.rows)
+		if err != nil {
+			return err
+		}
+		if x, ok := acc.(*indexedExtremes); ok {
+			x.number = uint16(len(a.accs))
+			a.indexed = append(a.indexed, x)
+		}
+		a.addAccumulator(acc, col, agg.Filter)
+		return nil
+	}
+	set := newMultiset(agg, p.AppendOnly, a.whole)
+	id := setIdentity(agg, set)
+	shared, ok := sets[id]
+	if !ok {
+		shared, sets[id] = set, set
+	}
+	acc, err := newValueAgg(agg, shared, !ok)
+	if err != nil {
+		return err
+	}
+	a.addAccumulator(acc, -1, 0)
+	if !ok {
+		shared.number = uint16(len(a.accs))
+		a.sets = append(a.sets, shared)
+		a.addAccumulator(shared, col, 0)
+	}
+	return nil
+}
+
+func (a *aggregate) addAccumulator(acc accumulator, first, filter int) {
+	a.accs = append(a.accs, acc)
+	a.firsts = append(a.firsts, first)
+	if a.phase == plan.AggFinal {
+		filter = 0 // the partials' rows have passed it
+	}
+	a.filters = append(a.filters, filter)
 }
 
 // nextDue tells of the first row of the group that always exists.
@@ -124,32 +184,14 @@ func (a *aggregate) checkPlan(b *builder) error {
 		out = append(out, b.in.schema[k].Type)
 	}
 	in := len(p.Keys)
-	for _, agg := range p.Aggs {
-		t, ok := agg.Func.Result(agg.ArgType)
-		if !ok || t != agg.Type {
-			return defect("operator %d has no %s(%s) that is %s", b.index, agg.Func, agg.ArgType, agg.Type)
+	for i := range p.Aggs {
+		agg := &p.Aggs[i]
+		partials, err := a.checkAgg(b, agg, in)
+		if err != nil {
+			return err
 		}
-		isExtreme := agg.Func == plan.AggMin || agg.Func == plan.AggMax
-		if isExtreme && !p.AppendOnly && p.Phase != plan.AggSingle {
-			return defect("operator %d is the %s phase of %s over rows that may be taken back; that takes phase single",
-				b.index, p.Phase, agg.Func)
-		}
-		partials := agg.PartialTypes()
 		if p.Phase == plan.AggFinal {
-			for i, t := range partials {
-				if err := b.column(in+i, t); err != nil {
-					return err
-				}
-			}
 			in += len(partials)
-		} else if agg.Func != plan.AggCountStar {
-			argType := agg.ArgType
-			if agg.Func == plan.AggCount {
-				argType = record.Unknown
-			}
-			if err := b.column(agg.Arg, argType); err != nil {
-				return err
-			}
 		}
 		if p.Phase == plan.AggPartial {
 			out = append(out, partials...)
@@ -179,6 +221,58 @@ func (a *aggregate) checkPlan(b *builder) error {
 	return nil
 }
 
+// checkAgg checks one aggregate, whose partials begin with column `at` in phase final, and returns their types.
+func (a *aggregate) checkAgg(b *builder, agg *plan.Agg, at int) ([]record.Type, error) {
+	p := b.op.Aggregate
+	t, ok := agg.Func.Result(agg.ArgType)
+	if !ok || t != agg.Type || len(agg.More) != len(agg.MoreTypes) || len(agg.Order) != len(agg.OrderTypes) {
+		return nil, defect("operator %d has no %s(%s) that is %s", b.index, agg.Func, agg.ArgType, agg.Type)
+	}
+	if agg.Func.Pair() && len(agg.More) != 1 {
+		return nil, defect("operator %d has a %s of %d arguments", b.index, agg.Func, 1+len(agg.More))
+	}
+	isExtreme := agg.Func == plan.AggMin || agg.Func == plan.AggMax
+	if isExtreme && !p.AppendOnly && !agg.Retract && (p.Phase != plan.AggSingle || a.whole) {
+		return nil, defect("operator %d is the %s phase of %s over rows that may be taken back; that takes Retract",
+			b.index, p.Phase, agg.Func)
+	}
+	partials := agg.PartialTypes()
+	if p.Phase == plan.AggFinal {
+		for i, t := range partials {
+			if err := b.column(at+i, t); err != nil {
+				return nil, err
+			}
+		}
+		return partials, nil
+	}
+	if agg.Filter > 0 {
+		if err := b.column(agg.Filter-1, record.Boolean); err != nil {
+			return nil, err
+		}
+	}
+	if agg.Func == plan.AggCountStar {
+		return partials, nil
+	}
+	argType := agg.ArgType
+	if agg.Func == plan.AggCount && !agg.Distinct {
+		argType = record.Unknown
+	}
+	if err := b.column(agg.Arg, argType); err != nil {
+		return nil, err
+	}
+	for i, c := range agg.More {
+		if err := b.column(c, agg.MoreTypes[i]); err != nil {
+			return nil, err
+		}
+	}
+	for i, k := range agg.Order {
+		if err := b.column(k.Col, agg.OrderTypes[i]); err != nil {
+			return nil, err
+		}
+	}
+	return partials, nil
+}
+
 func (a *aggregate) push(in *record.Delta) error {
 	if a.ended {
 		return defect("operator %d gets rows after the one tick of an ad-hoc query", a.index)
@@ -194,11 +288,17 @@ func (a *aggregate) push(in *record.Delta) error {
 	} else {
 		addWeights(a.rows, slots, nil, in.Weights)
 	}
+	for c, d := range a.masked {
+		maskWeights(d, in, c)
+	}
 	for i, acc := range a.accs {
 		acc.grow(n)
-		if a.phase == plan.AggFinal {
+		switch {
+		case a.phase == plan.AggFinal:
 			err = acc.merge(slots, in, a.firsts[i])
-		} else {
+		case a.filters[i] > 0:
+			err = acc.update(slots, a.masked[a.filters[i]-1])
+		default:
 			err = acc.update(slots, in)
 		}
 		if err != nil {
@@ -206,6 +306,19 @@ func (a *aggregate) push(in *record.Delta) error {
 		}
 	}
 	return nil
+}
+
+// maskWeights sets dst to the rows of in with weight 0 where column c isn't true.
+func maskWeights(dst, in *record.Delta, c int) {
+	dst.Cols, dst.N = in.Cols, in.N
+	dst.Weights = resize(dst.Weights, in.N)
+	col := &in.Cols[c]
+	for i := range dst.Weights {
+		dst.Weights[i] = 0
+		if col.Bools[i] && !col.Null(i) {
+			dst.Weights[i] = in.Weight(i)
+		}
+	}
 }
 
 // assign gives each row its group's slot.
@@ -359,8 +472,13 @@ func (a *aggregate) flushGroup(s, stored int) error {
 		return err
 	}
 	before := a.buf.N
+	for _, m := range a.sets {
+		m.bind(a.state, a.key)
+	}
 	if had && (a.rows[stored] > 0 || a.global) {
-		a.appendResult(s, stored, -1)
+		if err := a.appendResult(s, stored, -1); err != nil {
+			return err
+		}
 	}
 	if had {
 		a.rows[s] += a.rows[stored]
@@ -373,8 +491,15 @@ func (a *aggregate) flushGroup(s, stored int) error {
 			return err
 		}
 	}
+	for _, m := range a.sets {
+		if err := m.apply(s, stored); err != nil {
+			return err
+		}
+	}
 	if a.rows[s] > 0 || a.global {
-		a.appendResult(s, s, 1)
+		if err := a.appendResult(s, s, 1); err != nil {
+			return err
+		}
 	}
 	if a.buf.N == before+2 && a.unchanged(before) {
 		a.dropRows(before)
@@ -441,7 +566,7 @@ func (a *aggregate) store(s int, had bool) error {
 }
 
 // appendResult appends a row with the key of slot s and the results of slot `from`.
-func (a *aggregate) appendResult(s, from int, weight int64) {
+func (a *aggregate) appendResult(s, from int, weight int64) error {
 	cols := a.buf.Cols
 	for k := range a.keys {
 		cols[k].AppendFrom(&a.keyCols.Cols[k], s)
@@ -449,12 +574,16 @@ func (a *aggregate) appendResult(s, from int, weight int64) {
 	for i := range a.aggs {
 		c := &cols[len(a.keys)+i]
 		if err := a.accs[a.of[i]].result(a.aggs[i].Func, from, c); err != nil {
+			if !errors.Is(err, fault.Of(fault.Invalid)) && !errors.Is(err, fault.Of(fault.TooLarge)) {
+				return err // of the state
+			}
 			c.AppendNull()
 			a.errs.fail(err, max(weight, 0))
 		}
 	}
 	a.buf.Weights = append(a.buf.Weights, weight)
 	a.buf.N++
+	return nil
 }
 
 // unchanged tells whether the results of rows `row` and row+1 are the same.

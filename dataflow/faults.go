@@ -67,6 +67,7 @@ var (
 	errNumericRange    = fault.SQL(fault.Invalid, "22003", "value overflows numeric format")
 	errTextLength      = fault.SQL(fault.TooLarge, "54000", "requested length too large; a text is at most 16 MiB")
 	errChunkBytes      = fault.SQL(fault.TooLarge, "54000", "the results of a call over %d rows are more than 1 GiB", chunkRows)
+	errFraction        = fault.SQL(fault.Invalid, "22003", "a percentile's fraction is not between 0 and 1")
 	errNoWindowTime    = fault.SQL(fault.Invalid, "22004", "the row's time is NULL, so it belongs to no window")
 	errWindowRange     = fault.SQL(fault.Invalid, "22008", "the row's time is out of the range of windows")
 	errNoWindowEnd     = fault.SQL(fault.Invalid, "22004", "the row's window_end is NULL, so its window never closes")

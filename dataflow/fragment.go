@@ -216,8 +216,8 @@ func needOfOne(op *plan.Op, need, out []bool) bool {
 		for _, c := range op.Aggregate.Keys {
 			mark(c)
 		}
-		for _, a := range op.Aggregate.Aggs {
-			mark(a.Arg)
+		for i := range op.Aggregate.Aggs {
+			eachAggColumn(&op.Aggregate.Aggs[i], mark)
 		}
 	case op.Kind == plan.OpHop && op.Hop != nil:
 		copyNeed(need, out)
@@ -274,6 +274,18 @@ func copyNeed(need, out []bool) {
 		if c < len(out) && out[c] {
 			need[c] = true
 		}
+	}
+}
+
+// eachAggColumn calls fn for every column that a reads in phases single and partial; -1 for none.
+func eachAggColumn(a *plan.Agg, fn func(col int)) {
+	fn(a.Arg)
+	fn(a.Filter - 1)
+	for _, c := range a.More {
+		fn(c)
+	}
+	for _, k := range a.Order {
+		fn(k.Col)
 	}
 }
 

@@ -41,6 +41,7 @@ const (
 	colNumeric
 	colInterval
 	colText
+	colFlag
 )
 
 func newWorld(t testing.TB, rng *rand.Rand, taken bool) *world {
@@ -50,6 +51,7 @@ func newWorld(t testing.TB, rng *rand.Rand, taken bool) *world {
 		{Name: "k", Type: keyTypes[rng.IntN(len(keyTypes))]}, {Name: "k2", Type: keyTypes[rng.IntN(len(keyTypes))]},
 		{Name: "at", Type: record.TimestampTZ}, {Name: "i", Type: record.BigInt}, {Name: "f", Type: record.Double},
 		{Name: "n", Type: record.Numeric}, {Name: "v", Type: record.IntervalT}, {Name: "t", Type: record.Text},
+		{Name: "b", Type: record.Boolean},
 	}
 	var live []row
 	for range 1 + rng.IntN(8) {
@@ -134,6 +136,56 @@ func (w *world) randomAggregate(windowed, extremes bool) *plan.Aggregate {
 	}
 	for range w.rng.IntN(6) {
 		a.Aggs = append(a.Aggs, choices[w.rng.IntN(len(choices))])
+	}
+	for range w.rng.IntN(5) {
+		a.Aggs = append(a.Aggs, w.valuesAggregate())
+	}
+	for i := range a.Aggs {
+		if w.rng.IntN(3) == 0 {
+			a.Aggs[i].Filter = colFlag + 1
+		}
+	}
+	return a
+}
+
+// valuesAggregate returns an aggregate that needs the group's values.
+func (w *world) valuesAggregate() plan.Agg {
+	pick := func(cols ...int) int { return cols[w.rng.IntN(len(cols))] }
+	of := func(f plan.AggFunc, c int) plan.Agg { return newAgg(f, c, w.schema[c].Type) }
+	var a plan.Agg
+	switch w.rng.IntN(9) {
+	case 0, 1:
+		a = of(plan.AggCount, pick(colInt, colText, colNumeric, colFloat, colTime, colKey))
+		a.Distinct = true
+		if w.rng.IntN(4) == 0 {
+			a.More, a.MoreTypes = []int{colText}, []record.Type{record.Text}
+		}
+	case 2:
+		a = of(plan.AggSum, pick(colInt, colFloat))
+		a.Distinct = true
+	case 3:
+		a = of(plan.AggPercentileCont, colFloat)
+	case 4:
+		a = of(plan.AggPercentileDisc, pick(colInt, colText, colTime))
+	case 5:
+		a = of(plan.AggMode, pick(colInt, colText))
+	case 6:
+		a = of(plan.AggStringAgg, colText)
+		a.Const = []record.Value{{Type: record.Text, Bytes: []byte(", ")}}
+	case 7:
+		a = of(plan.AggJSONBAgg, pick(colInt, colText))
+	case 8:
+		a = of([]plan.AggFunc{plan.AggFirst, plan.AggLast}[w.rng.IntN(2)], pick(colInt, colText))
+	}
+	switch a.Func {
+	case plan.AggPercentileCont, plan.AggPercentileDisc:
+		a.Const = []record.Value{{Type: record.Double, Float: []float64{0, 0.25, 0.5, 1}[w.rng.IntN(4)]}}
+	case plan.AggStringAgg, plan.AggJSONBAgg:
+		a.Distinct = w.rng.IntN(3) == 0
+	}
+	if isOrdered(a.Func) && !a.Distinct && w.rng.IntN(4) > 0 {
+		a.Order = []plan.SortKey{{Col: pick(colTime, colInt, colFloat), Desc: w.rng.IntN(2) == 0, NullsFirst: w.rng.IntN(2) == 0}}
+		a.OrderTypes = []record.Type{w.schema[a.Order[0].Col].Type}
 	}
 	return a
 }
@@ -394,6 +446,20 @@ type counted struct {
 
 // modelAggregate computes one aggregate over rows that add up to n.
 func modelAggregate(t testing.TB, a *plan.Agg, rows []row, n int64) string {
+	if a.Filter > 0 {
+		n = 0
+		var passed []row
+		for _, r := range rows {
+			if v := r.values[a.Filter-1]; !v.Null && v.Int != 0 {
+				passed = append(passed, r)
+				n += r.weight
+			}
+		}
+		rows = passed
+	}
+	if a.KeepsValues() {
+		return modelValues(t, a, rows)
+	}
 	if a.Func == plan.AggCountStar {
 		return fmt.Sprint(n)
 	}

@@ -212,23 +212,69 @@ const (
 	AggMin       AggFunc = "min"
 	AggMax       AggFunc = "max"
 	AggAvg       AggFunc = "avg" // of bigint and numeric: numeric; of double precision: double precision; of interval: interval
+
+	AggBoolAnd AggFunc = "bool_and" // sql writes every so
+	AggBoolOr  AggFunc = "bool_or"
+	AggBitAnd  AggFunc = "bit_and"
+	AggBitOr   AggFunc = "bit_or"
+	AggBitXor  AggFunc = "bit_xor"
+
+	AggStddevPop  AggFunc = "stddev_pop" // these four: of bigint and numeric: numeric; of double precision: double precision
+	AggStddevSamp AggFunc = "stddev_samp"
+	AggVarPop     AggFunc = "var_pop"
+	AggVarSamp    AggFunc = "var_samp"
+
+	AggCovarPop      AggFunc = "covar_pop" // these: of Arg (y) and More[0] (x), both double precision
+	AggCovarSamp     AggFunc = "covar_samp"
+	AggCorr          AggFunc = "corr"
+	AggRegrAvgX      AggFunc = "regr_avgx"
+	AggRegrAvgY      AggFunc = "regr_avgy"
+	AggRegrCount     AggFunc = "regr_count"
+	AggRegrIntercept AggFunc = "regr_intercept"
+	AggRegrR2        AggFunc = "regr_r2"
+	AggRegrSlope     AggFunc = "regr_slope"
+	AggRegrSXX       AggFunc = "regr_sxx"
+	AggRegrSXY       AggFunc = "regr_sxy"
+	AggRegrSYY       AggFunc = "regr_syy"
+
+	AggPercentileCont AggFunc = "percentile_cont" // of double precision and interval; median is percentile_cont(0.5)
+	AggPercentileDisc AggFunc = "percentile_disc" // of any ordered type
+	AggMode           AggFunc = "mode"
+	AggFirst          AggFunc = "first" // of the first row in Order; min_by(x, y) is first(x ORDER BY y) FILTER (WHERE y IS NOT NULL)
+	AggLast           AggFunc = "last"  // of the last row in Order
+	AggStringAgg      AggFunc = "string_agg"
+	AggJSONBAgg       AggFunc = "jsonb_agg"
+
+	// AggApproxCountDistinct estimates with HyperLogLog (2^14 registers, a standard error of 0.8 %); over rows that may be
+	// taken back it counts exactly.
+	AggApproxCountDistinct AggFunc = "approx_count_distinct"
+	// AggApproxPercentile is within 1 % of the value at the fraction Const[0] (DDSketch).
+	AggApproxPercentile AggFunc = "approx_percentile"
 )
 
 // Agg is one aggregate over input column Arg (-1 for count(*)). Phase final finds its partial columns by PartialTypes,
-// in the order of Aggs; there Arg is left as phase partial has it.
+// in the order of Aggs; there Arg, More, Filter and Order are left as phase partial has them.
 type Agg struct {
 	Func    AggFunc     `json:"func"`
 	Arg     int         `json:"arg"`
 	ArgType record.Type `json:"arg_type"`
 	Type    record.Type `json:"type"` // of the result
-	// Distinct counts each value of the argument once.
+	// More is the columns of further arguments, and MoreTypes their types: b of count(DISTINCT a, b), x of corr(y, x).
+	More      []int         `json:"more,omitempty"`
+	MoreTypes []record.Type `json:"more_types,omitempty"`
+	// Distinct counts each value of the argument (or arguments) once. Aggregates over one argument with DISTINCT share
+	// what is kept, whatever their Filter.
 	Distinct bool `json:"distinct,omitempty"`
 	// Filter, if not 0, is one more than the input column (Boolean) that is true for the rows that count.
 	Filter int `json:"filter,omitempty"`
-	// Order is the order of the rows for array_agg, string_agg, first and last; then by the whole input row.
-	Order []SortKey `json:"order,omitempty"`
-	// Const is further constant arguments: string_agg's separator, a percentile's fraction.
+	// Order is the order of the rows for jsonb_agg, array_agg, string_agg, first and last; then (or without it) by the
+	// argument's value. OrderTypes are its columns' types. With DISTINCT it may only name arguments, as in PostgreSQL.
+	Order      []SortKey     `json:"order,omitempty"`
+	OrderTypes []record.Type `json:"order_types,omitempty"`
+	// Const is further constant arguments: string_agg's separator, a percentile's fraction (Double).
 	Const []record.Value `json:"const,omitempty"`
+	// Retract is for min and max in two phases over rows that may be taken back.
+	Retract bool `json:"retract,omitempty"`
 }
 
 // EmitFinal holds each row back until the stage's watermark is at or above its window's end, then emits it.
