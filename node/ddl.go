@@ -27,6 +27,9 @@ func (s *session) propose(ctx context.Context, c *internalv1.Command) (*internal
 }
 
 func (s *session) createStream(ctx context.Context, st *sql.CreateStream) (string, error) {
+	if err := s.outside("CREATE STREAM"); err != nil {
+		return "", err
+	}
 	def, err := sql.StreamOf(st)
 	if err != nil {
 		return "", err
@@ -74,6 +77,9 @@ type viewPlan struct {
 }
 
 func (s *session) createView(ctx context.Context, st *sql.CreateView) (string, error) {
+	if err := s.outside("CREATE MATERIALIZED VIEW"); err != nil {
+		return "", err
+	}
 	v, err := planned(ctx, s.n, func(c sql.Catalog) (viewPlan, error) {
 		p, depends, err := sql.PlanView(st, c)
 		return viewPlan{p, depends}, err
@@ -111,6 +117,9 @@ func (s *session) drop(ctx context.Context, st *sql.Drop) (string, error) {
 		kind, tag = internalv1.ObjectKind_OBJECT_KIND_VIEW, "DROP MATERIALIZED VIEW"
 	case sql.ObjectTable:
 		kind, tag = internalv1.ObjectKind_OBJECT_KIND_TABLE, "DROP TABLE"
+	}
+	if err := s.outside(tag); err != nil {
+		return "", err
 	}
 	_, err := s.propose(ctx, &internalv1.Command{Op: &internalv1.Command_DropObjects{DropObjects: &internalv1.DropObjects{
 		Names: []string{st.Name}, Kind: kind, IfExists: st.IfExists, Cascade: st.Cascade,
@@ -171,19 +180,43 @@ func (s *session) show(ctx context.Context, st *sql.Show, out output) (string, e
 		t, err = s.showViews(ctx)
 	case "nodes":
 		t, err = s.showNodes(ctx)
+	case "all":
+		t = newTable(showFields(st.What)...)
+		err = s.showSettings(t)
 	default:
-		set, ok := settings[st.What]
-		if !ok {
-			return "", fault.SQL(fault.NotFound, "42704", "unknown setting %q; SHOW takes STREAMS, VIEWS, NODES, min_tick or max_staleness", st.What)
+		t = newTable(showFields(st.What)...)
+		var v string
+		if v, err = s.setting(st.What); err == nil {
+			t.add(v)
 		}
-		t = newTable(text(st.What))
-		t.add(set.show(s))
 	}
 	if err != nil {
 		return "", err
 	}
 	return "SHOW", t.write(out)
 }
+
+// showFields is the columns of SHOW what.
+func showFields(what string) record.Schema {
+	switch what {
+	case "streams":
+		return record.Schema{text("name"), text("format"), text("key"), bigint("records"), bigint("bytes"), bigint("dead")}
+	case "views":
+		return record.Schema{text("name"), text("state"), {Name: "progress", Type: record.Double}, bigint("tick"), bigint("lag_ms"),
+			bigint("rows"), bigint("errors"), text("last_error"), bigint("late"), bigint("state_bytes")}
+	case "nodes":
+		return record.Schema{text("name"), text("grpc"), text("gossip"), text("http"), text("zone"), text("state"), boolean("voter"),
+			bigint("replicas"), bigint("primaries")}
+	case "all":
+		return record.Schema{text("name"), text("setting"), text("description")}
+	}
+	return record.Schema{text(what)}
+}
+
+var (
+	describeFields = record.Schema{text("column"), text("type"), text("note")}
+	explainFields  = record.Schema{text("plan")}
+)
 
 func (s *session) showStreams(ctx context.Context) (*table, error) {
 	if err := s.n.sync(ctx); err != nil {
@@ -204,7 +237,7 @@ func (s *session) showStreams(ctx context.Context) (*table, error) {
 	if asked < c.partitions() {
 		return nil, fault.New(fault.Unavailable, "%d of %d partitions can't be asked now; retry, see millrace cluster status", c.partitions()-asked, c.partitions())
 	}
-	t := newTable(text("name"), text("format"), text("key"), bigint("records"), bigint("bytes"), bigint("dead"))
+	t := newTable(showFields("streams")...)
 	for _, d := range c.state.Streams {
 		x := sums[d.Stream.Id]
 		var key any
@@ -261,8 +294,7 @@ func (s *session) showViews(ctx context.Context) (*table, error) {
 			totals[v.View].add(v)
 		}
 	}
-	t := newTable(text("name"), text("state"), record.Field{Name: "progress", Type: record.Double}, bigint("tick"), bigint("lag_ms"),
-		bigint("rows"), bigint("errors"), text("last_error"), bigint("late"), bigint("state_bytes"))
+	t := newTable(showFields("views")...)
 	last, _ := s.n.coord.LastTick()
 	for _, d := range c.state.Views {
 		v := totals[d.Id]
@@ -296,8 +328,7 @@ func (s *session) showNodes(ctx context.Context) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := newTable(text("name"), text("grpc"), text("gossip"), text("http"), text("zone"), text("state"), boolean("voter"),
-		bigint("replicas"), bigint("primaries"))
+	t := newTable(showFields("nodes")...)
 	for _, m := range d.Nodes {
 		t.add(m.Name, m.Grpc, m.Gossip, m.Http, m.Zone, m.State, m.Voter, int64(m.Replicas), int64(m.Primaries))
 	}
@@ -316,7 +347,7 @@ func (s *session) describe(ctx context.Context, st *sql.Describe, out output) (s
 	if o == nil {
 		return "", fault.SQL(fault.NotFound, "42P01", "unknown stream or view %q; SHOW STREAMS and SHOW VIEWS list them", st.Name)
 	}
-	t := newTable(text("column"), text("type"), text("note"))
+	t := newTable(describeFields...)
 	for i, f := range o.Columns {
 		t.add(f.Name, f.Type.String(), columnNote(o, i))
 	}

@@ -3,10 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/millrace/millrace/internal/fault"
@@ -23,50 +20,20 @@ type session struct {
 	seen         ids.Tick
 	minTick      ids.Tick
 	maxStaleness time.Duration
+	timeout      time.Duration     // of a statement; 0: none
+	idleTimeout  time.Duration     // of a client that leaves its transaction open; 0: none
+	readOnly     bool              // as transactions begin
+	values       map[string]string // settings that were set, as SHOW tells them
+	defaults     map[string]string // what RESET goes back to, where the client's greeting said so
 	changed      map[string]string // settings changed by the statement
-}
-
-// setting is one that SET takes and SHOW tells.
-type setting struct {
-	set  func(*session, string) error
-	show func(*session) string
-}
-
-var settings = map[string]setting{
-	"min_tick": {
-		set: func(s *session, v string) error {
-			t, err := strconv.ParseUint(v, 10, 64)
-			if err != nil {
-				return badSetting("min_tick", v, "a tick, such as an append's reply has, or 0")
-			}
-			s.minTick = ids.Tick(t)
-			return nil
-		},
-		show: func(s *session) string { return strconv.FormatUint(uint64(s.minTick), 10) },
-	},
-	"max_staleness": {
-		set: func(s *session, v string) error {
-			iv, err := record.ParseText(record.IntervalT, v)
-			if err != nil || iv.Interval.Months != 0 {
-				return badSetting("max_staleness", v, "an interval, such as '10 seconds'")
-			}
-			d := time.Duration(iv.Interval.Micros)*time.Microsecond + time.Duration(iv.Interval.Days)*24*time.Hour
-			if d <= 0 {
-				return badSetting("max_staleness", v, "an interval above 0")
-			}
-			s.maxStaleness = d
-			return nil
-		},
-		show: func(s *session) string { return s.maxStaleness.String() },
-	},
-}
-
-func badSetting(name, value, want string) error {
-	return fault.SQL(fault.Invalid, "22023", "invalid value %q for %s; it takes %s", value, name, want)
+	tx           transaction
 }
 
 func newSession(n *Node, seen ids.Tick, values map[string]string) (*session, error) {
-	s := &session{n: n, seen: seen, maxStaleness: n.cfg.MaxStaleness, changed: map[string]string{}}
+	s := &session{
+		n: n, seen: seen, maxStaleness: n.cfg.MaxStaleness, tx: transaction{status: txIdle},
+		values: map[string]string{}, defaults: map[string]string{}, changed: map[string]string{},
+	}
 	if err := n.checkSeenTick(seen); err != nil {
 		return nil, err
 	}
@@ -79,35 +46,35 @@ func newSession(n *Node, seen ids.Tick, values map[string]string) (*session, err
 	return s, nil
 }
 
-func (s *session) set(name, value string) error {
-	set, ok := settings[name]
-	if !ok {
-		return fault.SQL(fault.NotFound, "42704", "unknown setting %q; there are %s", name, strings.Join(slices.Sorted(maps.Keys(settings)), ", "))
-	}
-	if err := set.set(s, value); err != nil {
-		return err
-	}
-	s.changed[name] = value
-	return nil
-}
-
-// reset puts a setting back to its default.
-func (s *session) reset(name string) error {
-	set, ok := settings[name]
-	if !ok {
-		return s.set(name, "") // which says what there is
-	}
-	return s.set(name, set.show(&session{maxStaleness: s.n.cfg.MaxStaleness}))
-}
-
 func (s *session) takeChanged() map[string]string {
 	out := s.changed
 	s.changed = map[string]string{}
 	return out
 }
 
-// execute runs one statement and returns its tag.
+// execute runs one statement and returns its tag. An error ends an open transaction's work.
 func (s *session) execute(ctx context.Context, st sql.Statement, out output) (string, error) {
+	if _, ends := st.(*sql.Transaction); s.tx.status == txFailed && !ends {
+		return "", fault.SQL(fault.Conflict, "25P02", "current transaction is aborted, commands ignored until end of transaction block")
+	}
+	if s.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, s.timeout, errStatementTimeout)
+		defer cancel()
+	}
+	tag, err := s.run(ctx, st, out)
+	if err != nil {
+		if context.Cause(ctx) == errStatementTimeout {
+			err = errStatementTimeout
+		}
+		s.fail()
+	}
+	return tag, err
+}
+
+var errStatementTimeout = fault.SQL(fault.Deadline, "57014", "canceling statement due to statement timeout")
+
+func (s *session) run(ctx context.Context, st sql.Statement, out output) (string, error) {
 	switch st := st.(type) {
 	case *sql.Select:
 		return s.query(ctx, st, out)
@@ -130,10 +97,11 @@ func (s *session) execute(ctx context.Context, st sql.Statement, out output) (st
 	case *sql.Subscribe:
 		return s.subscribe(ctx, st, out)
 	case *sql.Set:
-		if st.Default {
-			return "RESET", s.reset(st.Name)
-		}
-		return "SET", s.set(st.Name, st.Value)
+		return s.setStatement(st, out)
+	case *sql.Transaction:
+		return s.transaction(ctx, st, out)
+	case *sql.Copy, *sql.DeclareCursor, *sql.Fetch, *sql.CloseCursor, *sql.PrepareStatement, *sql.ExecutePrepared, *sql.Deallocate, *sql.Discard:
+		return "", fault.SQL(fault.Unsupported, "0A000", "cursors, prepared statements, COPY and DISCARD are for connections of PostgreSQL's protocol")
 	}
 	return "", fault.New(fault.Unsupported, "no statement of type %T", st)
 }
@@ -189,6 +157,9 @@ func (s *session) query(ctx context.Context, st *sql.Select, out output) (string
 // layout picks the tick that a plan is read at.
 func (s *session) layout(ctx context.Context, p *plan.Plan) (*layout, error) {
 	minTick := max(s.seen, s.minTick)
+	if s.tx.tick > 0 {
+		minTick = s.minTick
+	}
 	inputs := inputsOf(p)
 	if len(inputs) == 0 && !readsTick(p) {
 		return &layout{tick: minTick}, nil
@@ -199,14 +170,23 @@ func (s *session) layout(ctx context.Context, p *plan.Plan) (*layout, error) {
 			minTick = max(minTick, ids.Tick(v.CreatedTick))
 		}
 	}
+	pinned := s.tx.tick // a statement of a transaction reads what its first one read
+	if pinned > 0 && minTick > pinned {
+		return nil, fault.SQL(fault.Conflict, "25001", "the transaction reads tick %d, but tick %d is asked for, which came later; begin a new one", pinned, minTick)
+	}
 	wait, cancel := context.WithTimeout(ctx, s.n.cfg.StatementTimeout)
 	defer cancel()
 	if len(inputs) == 0 {
 		inputs = []input{{}} // of no object: the tick that all partitions have closed
 	}
-	l, err := s.n.readable(wait, inputs, minTick, s.maxStaleness)
+	l, err := s.n.readable(wait, inputs, max(minTick, pinned), s.maxStaleness)
 	if err != nil {
 		return nil, err
+	}
+	if pinned > 0 {
+		l.tick = pinned
+	} else if s.tx.status == txOpen {
+		s.tx.tick = l.tick
 	}
 	return l, s.n.fresh(s.maxStaleness)
 }
@@ -254,6 +234,9 @@ type insertTarget struct {
 }
 
 func (s *session) insert(ctx context.Context, st *sql.Insert) (string, error) {
+	if err := s.writable("INSERT"); err != nil {
+		return "", err
+	}
 	t, err := planned(ctx, s.n, func(c sql.Catalog) (insertTarget, error) {
 		o, p, err := sql.PlanInsert(st, c)
 		return insertTarget{o, p}, err
@@ -285,13 +268,9 @@ func (s *session) insert(ctx context.Context, st *sql.Insert) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	resp, err := s.n.ingest.Append(ctx, &millracev1.AppendRequest{
-		Stream: t.object.Name, SeenTick: uint64(s.seen), Records: &millracev1.Records{Records: records},
-	})
-	if err != nil {
-		return "", fault.FromGRPC(err)
+	if err := s.write(ctx, t.object.Name, records); err != nil {
+		return "", err
 	}
-	s.seen = max(s.seen, ids.Tick(resp.Tick))
 	return fmt.Sprintf("INSERT 0 %d", len(records)), nil
 }
 
@@ -300,13 +279,12 @@ func (s *session) explain(ctx context.Context, st *sql.ExplainStatement, out out
 	if err != nil {
 		return "", err
 	}
-	schema := record.Schema{{Name: "plan", Type: record.Text}}
-	rows := record.NewDelta(schema, 16)
+	rows := record.NewDelta(explainFields, 16)
 	for _, line := range sql.Explain(p) {
 		rows.Cols[0].AppendString(line)
 		rows.N++
 	}
-	if err := out.schema(schema); err != nil {
+	if err := out.schema(explainFields); err != nil {
 		return "", err
 	}
 	return "EXPLAIN", out.rows(rows)
@@ -321,12 +299,16 @@ func (s *session) subscribe(ctx context.Context, st *sql.Subscribe, out output) 
 	if err := s.n.checkSeenTick(ids.Tick(st.AfterTick)); err != nil {
 		return "", err
 	}
-	schema := append(record.Schema{{Name: "_tick", Type: record.BigInt}, {Name: "_weight", Type: record.BigInt}}, view.Columns...)
-	if err := out.schema(schema); err != nil {
+	if err := out.schema(changeFields(view)); err != nil {
 		return "", err
 	}
 	minTick := max(s.seen, s.minTick, s.n.createdTick(view))
 	return "SUBSCRIBE", s.n.subscribe(ctx, view, ids.Tick(st.AfterTick), minTick, &rowSubscriber{out})
+}
+
+// changeFields is the columns of SUBSCRIBE's rows.
+func changeFields(view *sql.Object) record.Schema {
+	return append(record.Schema{bigint("_tick"), bigint("_weight")}, view.Columns...)
 }
 
 // rowSubscriber writes changes as rows with _tick and _weight in front.
@@ -345,3 +327,26 @@ func (r *rowSubscriber) change(tick ids.Tick, d *record.Delta, _ bool) error {
 }
 
 func (r *rowSubscriber) progress(tick ids.Tick) error { return r.out.progress(tick) }
+
+// prepare tells a statement's parameters and columns; nil columns: it gives no rows.
+func (s *session) prepare(ctx context.Context, st sql.Statement, given []record.Type) (*sql.Description, error) {
+	d, err := planned(ctx, s.n, func(c sql.Catalog) (*sql.Description, error) { return sql.Prepare(st, given, c) })
+	if err != nil {
+		return nil, err
+	}
+	switch st := st.(type) {
+	case *sql.ExplainStatement:
+		d.Output = explainFields
+	case *sql.Show:
+		d.Output = showFields(st.What)
+	case *sql.Describe:
+		d.Output = describeFields
+	case *sql.Subscribe:
+		view, err := s.n.view(ctx, st.View)
+		if err != nil {
+			return nil, err
+		}
+		d.Output = changeFields(view)
+	}
+	return d, nil
+}

@@ -51,6 +51,8 @@ type output interface {
 	rows(*record.Delta) error
 	// progress is for SUBSCRIBE: no more changes up to tick.
 	progress(tick ids.Tick) error
+	// notice is a warning about a statement that is done all the same.
+	notice(sqlState, message string) error
 }
 
 // executeOutput sends a statement's rows as answers of Execute.
@@ -95,6 +97,9 @@ func (o *executeOutput) rows(d *record.Delta) error {
 func (o *executeOutput) progress(tick ids.Tick) error {
 	return o.stream.Send(&millracev1.ExecuteResponse{Statement: o.statement, Kind: &millracev1.ExecuteResponse_Progress{Progress: uint64(tick)}})
 }
+
+// notice is left out: Complete has no place for it.
+func (o *executeOutput) notice(string, string) error { return nil }
 
 func rowOf(d *record.Delta, i int) *millracev1.Row {
 	row := &millracev1.Row{Values: make([]*millracev1.Value, len(d.Cols))}

@@ -211,7 +211,7 @@ func (c *converter) fromItem(n *pgquery.Node) (*fromItem, error) {
 
 func (c *converter) relation(r *pgquery.RangeVar) (*fromItem, error) {
 	pos := c.at(r.Location)
-	if r.Schemaname != "" || r.Catalogname != "" {
+	if r.Schemaname != "" && r.Schemaname != PublicSchema || r.Catalogname != "" {
 		return nil, c.src.unsupported(pos, "write the bare name", "schemas are not supported: %q", r.Schemaname+"."+r.Relname)
 	}
 	f := &fromItem{at: at(pos), kind: fromRelation, name: r.Relname, nameAt: pos}

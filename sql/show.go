@@ -3,7 +3,7 @@ package sql
 // Show is SHOW STREAMS, SHOW [MATERIALIZED] VIEWS, SHOW NODES or SHOW setting.
 type Show struct {
 	statement
-	What string // streams, views, nodes, or the name of a setting
+	What string // streams, views, nodes, the name of a setting, or all
 }
 
 func (c *cursor) show() (*Show, error) {
@@ -14,7 +14,7 @@ func (c *cursor) show() (*Show, error) {
 		return s, c.finish()
 	}
 	var err error
-	if s.What, _, err = c.name("STREAMS, VIEWS, NODES or a setting"); err != nil {
+	if s.What, err = c.settingName("STREAMS, VIEWS, NODES or a setting"); err != nil {
 		return nil, err
 	}
 	return s, c.finish()

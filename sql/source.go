@@ -42,7 +42,13 @@ const (
 )
 
 // source is the text that Parse was given; positions are byte offsets in it.
-type source struct{ text string }
+type source struct {
+	text  string
+	other func(text string) Statement // ParseFunc's; may be nil
+}
+
+// PublicSchema is the schema that everything stands in; names may be written with it.
+const PublicSchema = "public"
 
 // lineCol returns pos as line:column, both from 1, the column in characters.
 func (s *source) lineCol(pos int) string {
@@ -55,11 +61,19 @@ func (s *source) lineCol(pos int) string {
 
 // fail returns an error at pos: what is wrong, the position, and then what to do (hint, may be empty).
 func (s *source) fail(pos int, state, hint, format string, args ...any) error {
-	msg := fmt.Sprintf(format, args...) + " at " + s.lineCol(pos)
+	short := fmt.Sprintf(format, args...)
+	msg := short + " at " + s.lineCol(pos)
 	if hint != "" {
 		msg += "; " + hint
 	}
-	return fault.SQL(kindOfState(state), state, "%s", msg).WithReason(reasonOfState(state))
+	e := fault.SQL(kindOfState(state), state, "%s", msg).WithReason(reasonOfState(state))
+	e.Place = &fault.Place{Message: strings.TrimSuffix(short, ","), Hint: hint, Char: s.char(pos)}
+	return e
+}
+
+// char returns pos as a number of characters, from 1.
+func (s *source) char(pos int) int {
+	return utf8.RuneCountInString(s.text[:max(0, min(pos, len(s.text)))]) + 1
 }
 
 // unsupported returns the error for something that PostgreSQL has and Millrace doesn't.
@@ -103,5 +117,7 @@ func (s *source) literalError(pos int, err error) error {
 	if !errors.As(err, &e) {
 		return s.fail(pos, stateParameter, "", "%v", err)
 	}
-	return fault.SQL(e.Kind, e.GetSQLState(), "%s at %s", err.Error(), s.lineCol(pos)).WithReason(e.Reason)
+	out := fault.SQL(e.Kind, e.GetSQLState(), "%s at %s", err.Error(), s.lineCol(pos)).WithReason(e.Reason)
+	out.Place = &fault.Place{Message: err.Error(), Char: s.char(pos)}
+	return out
 }

@@ -124,6 +124,29 @@ func (m memory) statement(out *strings.Builder, s Statement) error {
 		fmt.Fprintf(out, "subscribe %s after %d\n", s.View, s.AfterTick)
 	case *Set:
 		fmt.Fprintf(out, "set %s = %q default=%v\n", s.Name, s.Value, s.Default)
+	case *Transaction:
+		fmt.Fprintf(out, "%s name=%q chain=%v modes=%+v\n", s.Action, s.Name, s.Chain, s.Modes)
+	case *Copy:
+		fmt.Fprintf(out, "copy from=%v %s %v %s delimiter=%q null=%q header=%v quote=%q escape=%q\n", s.From, s.Relation, s.Columns, s.Format, s.Delimiter, s.Null, s.Header, s.Quote, s.Escape)
+		if s.Query != nil {
+			return m.statement(out, s.Query)
+		}
+	case *DeclareCursor:
+		fmt.Fprintf(out, "declare %s binary=%v hold=%v\n", s.Name, s.Binary, s.Hold)
+		return m.statement(out, s.Query)
+	case *Fetch:
+		fmt.Fprintf(out, "fetch %d from %s move=%v\n", s.Count, s.Cursor, s.Move)
+	case *CloseCursor:
+		fmt.Fprintf(out, "close %q\n", s.Name)
+	case *PrepareStatement:
+		fmt.Fprintf(out, "prepare %s %q\n", s.Name, s.Types)
+		return m.statement(out, s.Inner)
+	case *ExecutePrepared:
+		fmt.Fprintf(out, "execute %s %+v\n", s.Name, s.Args)
+	case *Deallocate:
+		fmt.Fprintf(out, "deallocate %q\n", s.Name)
+	case *Discard:
+		fmt.Fprintf(out, "discard %s\n", s.What)
 	default:
 		return fmt.Errorf("no case for %T", s)
 	}

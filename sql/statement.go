@@ -7,8 +7,13 @@ import (
 // Parse splits text at its semicolons and parses each statement; empty ones are skipped. Errors carry SQLSTATE 42601
 // (syntax), 0A000 (what PostgreSQL has and Millrace doesn't), 54000 and 54001 (limits), among others, and the line
 // and column in text.
-func Parse(text string) ([]Statement, error) {
-	src := &source{text: text}
+func Parse(text string) ([]Statement, error) { return ParseFunc(text, nil) }
+
+// ParseFunc is Parse for a caller that has statements of its own: other is given the text of each statement, and of a
+// query within COPY, DECLARE and PREPARE, whose length and nesting are within the limits, and returns nil for what isn't
+// its own.
+func ParseFunc(text string, other func(text string) Statement) ([]Statement, error) {
+	src := &source{text: text, other: other}
 	tokens, err := scan(src)
 	if err != nil {
 		return nil, err
@@ -134,6 +139,9 @@ func (c *cursor) name(what string) (string, int, error) {
 	}
 	name := identifier(c.text(c.i))
 	c.i++
+	if name == PublicSchema && c.acceptToken(tokenDot) {
+		return c.name(what)
+	}
 	if c.i < len(c.tokens) && c.tokens[c.i].tok == tokenDot {
 		return "", 0, c.src.unsupported(t.from, "write the bare name", "schemas are not supported")
 	}
@@ -142,6 +150,14 @@ func (c *cursor) name(what string) (string, int, error) {
 
 // statement parses the tokens as one statement.
 func (c *cursor) statement() (Statement, error) {
+	if c.src.other != nil && !c.done() {
+		if st := c.src.other(c.src.text[c.pos():c.end()]); st != nil {
+			return st, nil
+		}
+	}
+	if st, ok, err := c.sessionStatement(); ok {
+		return st, err
+	}
 	switch first := c.word(0); first {
 	case "create":
 		return c.create()
@@ -197,8 +213,6 @@ func (c *cursor) other(first string) error {
 	switch first {
 	case "update", "delete", "truncate", "merge":
 		hint = "a stream is append-only"
-	case "begin", "start", "commit", "end", "rollback", "savepoint":
-		hint = "each statement stands on its own"
 	}
 	return c.src.unsupported(pos, hint, "statement %s is not supported", upper(first))
 }

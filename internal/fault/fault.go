@@ -65,6 +65,14 @@ type Error struct {
 	Message    string        // what, where, what to do; one line
 	RetryAfter time.Duration // hint for retryable kinds; 0: none
 	Err        error         // cause; may be nil
+	Place      *Place        // of what is wrong in the text of a statement; nil: unknown, or lost on the way between nodes
+}
+
+// Place is where in a statement's text an error is, for protocols that carry it apart from the message.
+type Place struct {
+	Message string // what was wrong, without the place and what to do
+	Hint    string // what to do; may be empty
+	Char    int    // in characters, from 1
 }
 
 // New returns an error of kind k.

@@ -1,0 +1,214 @@
+package node
+
+import (
+	"context"
+	"maps"
+
+	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
+	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
+	"github.com/millrace/millrace/sql"
+)
+
+// pendingBytes bounds the records that a transaction holds until it commits, in bytes.
+const pendingBytes = 64 << 20
+
+// appendRows and appendBytes bound one append of a statement that writes many records.
+const (
+	appendRows  = 4096
+	appendBytes = 1 << 20
+)
+
+type txStatus byte
+
+// The letters are those that PostgreSQL's protocol has.
+const (
+	txIdle   txStatus = 'I'
+	txOpen   txStatus = 'T'
+	txFailed txStatus = 'E'
+)
+
+// transaction is what lies between BEGIN and COMMIT. All its reads are as of the tick of the first one. What it inserts
+// is held back until COMMIT, and appended then; it doesn't see it, and COMMIT isn't atomic: when it fails, some of the
+// records may have been appended.
+type transaction struct {
+	status   txStatus
+	tick     ids.Tick // that all reads are as of; 0: none yet
+	readOnly bool
+	pending  []pendingAppend
+	bytes    int64
+	values   map[string]string // the settings at BEGIN
+	local    map[string]string // what SET LOCAL has replaced; "" where nothing was set
+}
+
+// pendingAppend is records of one stream.
+type pendingAppend struct {
+	stream  string
+	records []*millracev1.Record
+}
+
+func (s *session) transaction(ctx context.Context, st *sql.Transaction, out output) (string, error) {
+	switch st.Action {
+	case sql.Begin:
+		if s.tx.status != txIdle {
+			return "BEGIN", out.notice("25001", "there is already a transaction in progress")
+		}
+		s.begin(st.Modes)
+		return "BEGIN", nil
+	case sql.Commit, sql.Rollback:
+		return s.end(ctx, st, out)
+	}
+	return "", fault.SQL(fault.Unsupported, "0A000", "%s is not supported; roll the whole transaction back", st.Action)
+}
+
+func (s *session) begin(m sql.TransactionModes) {
+	s.tx = transaction{
+		status: txOpen, readOnly: m.ReadOnly || s.readOnly && !m.ReadWrite, values: maps.Clone(s.values), local: map[string]string{},
+	}
+}
+
+// end commits or rolls back. A failed transaction can only be rolled back, whatever is asked for.
+func (s *session) end(ctx context.Context, st *sql.Transaction, out output) (string, error) {
+	tx := s.tx
+	if tx.status == txIdle {
+		return string(st.Action), out.notice("25P01", "there is no transaction in progress")
+	}
+	s.tx = transaction{status: txIdle}
+	commit := st.Action == sql.Commit && tx.status == txOpen
+	if !commit {
+		s.restore(tx.values)
+	} else {
+		for name, v := range tx.local {
+			s.restoreOne(name, v)
+		}
+	}
+	if st.Chain {
+		s.begin(sql.TransactionModes{ReadOnly: tx.readOnly})
+	}
+	if !commit {
+		return "ROLLBACK", nil
+	}
+	for _, p := range tx.pending {
+		if err := s.appendRecords(ctx, p.stream, p.records); err != nil {
+			return "", err
+		}
+	}
+	return "COMMIT", nil
+}
+
+// abandon ends a transaction whose client has gone.
+func (s *session) abandon() { s.tx = transaction{status: txIdle} }
+
+// fail marks an open transaction as failed.
+func (s *session) fail() {
+	if s.tx.status == txOpen {
+		s.tx.status, s.tx.pending = txFailed, nil
+	}
+}
+
+// restore puts all settings back to the values of an earlier time.
+func (s *session) restore(values map[string]string) {
+	for name := range maps.Clone(s.values) {
+		if values[name] != s.values[name] {
+			s.restoreOne(name, values[name])
+		}
+	}
+	for name, v := range values {
+		if _, ok := s.values[name]; !ok {
+			s.restoreOne(name, v)
+		}
+	}
+}
+
+// restoreOne puts back a value that was taken once.
+func (s *session) restoreOne(name, value string) {
+	if value == "" || s.set(name, value) != nil {
+		_ = s.reset(name) // of a setting that is there: it can't fail
+	}
+}
+
+func (s *session) setStatement(st *sql.Set, out output) (string, error) {
+	if m := st.Modes; m != nil {
+		if st.Local && s.tx.status == txIdle {
+			return "SET", out.notice("25P01", "SET TRANSACTION can only be used in transaction blocks")
+		}
+		switch {
+		case st.Local && (m.ReadOnly || m.ReadWrite):
+			s.tx.readOnly = m.ReadOnly
+		case m.ReadOnly || m.ReadWrite:
+			return "SET", s.set("default_transaction_read_only", onOff(m.ReadOnly))
+		}
+		return "SET", nil
+	}
+	if st.Default {
+		tag := "RESET"
+		if st.Local {
+			tag = "SET"
+		}
+		return tag, s.reset(st.Name)
+	}
+	if st.Local {
+		if s.tx.status == txIdle {
+			return "SET", out.notice("25P01", "SET LOCAL can only be used in transaction blocks")
+		}
+		if _, ok := s.tx.local[st.Name]; !ok {
+			s.tx.local[st.Name] = s.values[st.Name]
+		}
+	}
+	return "SET", s.set(st.Name, st.Value)
+}
+
+// writable refuses what changes data in a read-only transaction.
+func (s *session) writable(what string) error {
+	if s.tx.readOnly || s.readOnly && s.tx.status == txIdle {
+		return fault.SQL(fault.Conflict, "25006", "cannot execute %s in a read-only transaction", what)
+	}
+	return nil
+}
+
+// outside refuses what can't be taken back by ROLLBACK within a transaction.
+func (s *session) outside(what string) error {
+	if s.tx.status != txIdle {
+		return fault.SQL(fault.Conflict, "25001", "%s cannot run inside a transaction block; it takes effect at once, so end the transaction first or use autocommit", what)
+	}
+	return s.writable(what)
+}
+
+// write appends records to a stream, at COMMIT when a transaction is open.
+func (s *session) write(ctx context.Context, stream string, records []*millracev1.Record) error {
+	if s.tx.status == txIdle {
+		return s.appendRecords(ctx, stream, records)
+	}
+	for _, r := range records {
+		s.tx.bytes += int64(len(r.Key)+len(r.Value)) + 64
+	}
+	if s.tx.bytes > pendingBytes {
+		return fault.SQL(fault.Exhausted, "53200", "the transaction holds more than %d MiB of records until it commits; commit more often, or use autocommit", pendingBytes>>20)
+	}
+	if n := len(s.tx.pending); n > 0 && s.tx.pending[n-1].stream == stream {
+		s.tx.pending[n-1].records = append(s.tx.pending[n-1].records, records...)
+		return nil
+	}
+	s.tx.pending = append(s.tx.pending, pendingAppend{stream, records})
+	return nil
+}
+
+// appendRecords appends in pieces that are small enough for a message, one after the other, so that they stay in order.
+func (s *session) appendRecords(ctx context.Context, stream string, records []*millracev1.Record) error {
+	for len(records) > 0 {
+		n, size := 0, 0
+		for n < len(records) && n < appendRows && (n == 0 || size < appendBytes) {
+			size += len(records[n].Key) + len(records[n].Value)
+			n++
+		}
+		resp, err := s.n.ingest.Append(ctx, &millracev1.AppendRequest{
+			Stream: stream, SeenTick: uint64(s.seen), Records: &millracev1.Records{Records: records[:n]},
+		})
+		if err != nil {
+			return fault.FromGRPC(err)
+		}
+		s.seen = max(s.seen, ids.Tick(resp.Tick))
+		records = records[n:]
+	}
+	return nil
+}
