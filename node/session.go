@@ -106,14 +106,15 @@ func (s *session) run(ctx context.Context, st sql.Statement, out output) (string
 	return "", fault.New(fault.Unsupported, "no statement of type %T", st)
 }
 
-// planned plans with the catalog at hand, and when that lacks a name, with one as new as the leader's.
+// planned plans with the catalog at hand, and when that lacks a name, with one as new as the leader's. Where that can't be
+// had, a node that has just started, or is cut off, must not say that a stream or view doesn't exist.
 func planned[T any](ctx context.Context, n *Node, f func(sql.Catalog) (T, error)) (T, error) {
 	out, err := f(n.catalog())
 	if fault.KindOf(err) != fault.NotFound {
 		return out, err
 	}
 	if serr := n.sync(ctx); serr != nil {
-		return out, err // what the user can mend comes first
+		return out, serr
 	}
 	return f(n.catalog())
 }
