@@ -197,6 +197,9 @@ func (n *Node) recordsHere(ctx context.Context, req *internalv1.RecordsRequest, 
 	if err != nil {
 		return err
 	}
+	if !end.Settled && (!req.Follow || req.FromEnd) {
+		return fault.New(fault.Unavailable, "partition %d: the new primary hasn't heard the other replicas yet; retry", p).WithRetryAfter(retryPause)
+	}
 	from := max(ids.Offset(req.Offset), end.Start)
 	switch {
 	case req.FromEnd:

@@ -62,6 +62,9 @@ type LogEnd struct {
 	End      ids.Offset // after the last record
 	LastTick ids.Tick   // of the last batch ever committed; 0: none
 	Bytes    int64      // of the payloads between Start and End
+	// Settled: the primary is here and has heard all in-sync members since it took over, so that everything acknowledged
+	// before is below End. A primary that has just started knows less at first.
+	Settled bool
 }
 
 // Closing says that a partition has closed every tick up to Tick: its logs up to there are committed and final.

@@ -319,3 +319,39 @@ func TestDiskError(t *testing.T) {
 		t.Fatalf("%d records, %v", len(got), err)
 	}
 }
+
+// TestSettled: a primary that has just started doesn't claim to know where the log ends before it has heard the others.
+func TestSettled(t *testing.T) {
+	c := newCluster(t, 3, 1, nil).startAll()
+	for i := range 20 {
+		c.must(0, 1, batchOf(1, uint64(i+1), fmt.Sprint(i)))
+	}
+	if e, err := c.primary(0).host.End(0, 1); err != nil || !e.Settled || e.End != 20 {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	c.frozen.Store(true) // nobody is taken out of the in-sync set
+	for _, id := range c.order {
+		c.crash(id, 0, randSource{1})
+	}
+	n := c.primary(0)
+	c.start(n.id)
+	eventually(t, "it leads", func() bool {
+		e, err := n.host.End(0, 1)
+		if err == nil && e.Settled {
+			t.Fatalf("settled without the others: %+v", e)
+		}
+		return err == nil
+	})
+	for _, id := range c.order {
+		if id != n.id {
+			c.start(id)
+		}
+	}
+	eventually(t, "it is settled", func() bool {
+		e, err := n.host.End(0, 1)
+		if err == nil && e.Settled && e.End != 20 {
+			t.Fatalf("settled at %+v", e)
+		}
+		return err == nil && e.Settled
+	})
+}

@@ -247,11 +247,14 @@ func (h *Host) End(p ids.PartitionID, stream ids.StreamID) (LogEnd, error) {
 	if err := hd.readable(); err != nil {
 		return LogEnd{}, err
 	}
+	settled := hd.r.role == RolePrimary && hd.r.primary.established
 	st := hd.r.streams[stream]
 	if st == nil {
-		return LogEnd{}, nil
+		return LogEnd{Settled: settled}, nil
 	}
-	return LogEnd{Start: st.start, End: st.committed, LastTick: st.lastTick, Bytes: int64(st.committedBytes - st.startBytes)}, nil
+	return LogEnd{
+		Start: st.start, End: st.committed, LastTick: st.lastTick, Bytes: int64(st.committedBytes - st.startBytes), Settled: settled,
+	}, nil
 }
 
 // OffsetAtTime returns the offset of the first record that was appended at or after a time, in microseconds since the

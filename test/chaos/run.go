@@ -207,7 +207,7 @@ func (s settings) finish(ctx context.Context, c *cluster.Cluster, l *load.Load, 
 		found.Add("recovery", "after %v %s", finishPatience, why)
 	}
 	l.Stop()
-	log := s.readAll(ctx, c, l, found)
+	log := s.readAll(ctx, c, l, found, "")
 	if log == nil {
 		return
 	}
@@ -229,7 +229,7 @@ func (s settings) finish(ctx context.Context, c *cluster.Cluster, l *load.Load, 
 			return
 		}
 	}
-	s.readAll(ctx, c, l, found)
+	s.readAll(ctx, c, l, found, " after all nodes were killed")
 	if why := l.AskAll(ctx, finishPatience); why != "" {
 		found.Add("recovery", "after all nodes were killed: %s", why)
 	}
@@ -239,7 +239,7 @@ func (s settings) finish(ctx context.Context, c *cluster.Cluster, l *load.Load, 
 }
 
 // readAll reads the log through every node, compares it with what was told of it, and returns it.
-func (s settings) readAll(ctx context.Context, c *cluster.Cluster, l *load.Load, found *check.Findings) (log map[uint32][]check.Record) {
+func (s settings) readAll(ctx context.Context, c *cluster.Cluster, l *load.Load, found *check.Findings, when string) (log map[uint32][]check.Record) {
 	for _, n := range c.Nodes() {
 		var recs map[uint32][]check.Record
 		var err error
@@ -252,7 +252,7 @@ func (s settings) readAll(ctx context.Context, c *cluster.Cluster, l *load.Load,
 			found.Add("recovery", "the log can't be read through %s: %v", n.Name, err)
 			continue
 		}
-		l.Ledger.Final("the log read through "+n.Name, recs)
+		l.Ledger.Final("the log read through "+n.Name+when, recs)
 		if log != nil && !maps.EqualFunc(log, recs, func(a, b []check.Record) bool { return slices.Equal(a, b) }) {
 			found.Add("inconsistent-offsets", "the log read through %s isn't what another node gave", n.Name)
 		}
