@@ -31,6 +31,10 @@ bench: build # within ten minutes; writes bench.json
 bench-quick: build # within one minute
 	$(GO) run ./test/bench -quick
 
+.PHONY: bench-failover
+bench-failover: build # 50 times kill -9 under load, hangs, handovers: some ten minutes; FLAGS=-peers adds Kafka
+	$(GO) run ./test/bench -failover $(FLAGS)
+
 .PHONY: bench-peers
 bench-peers: build # beside Kafka; needs a JDK, Maven and python3
 	$(GO) run ./test/bench -peers

@@ -45,7 +45,7 @@ type lane struct {
 	stream  *appendStream // nil: none chosen
 	ready   bool          // in stream's list
 	moving  bool          // to another stream, once nothing is under way on this one
-	waiting bool          // a timer will resume the lane
+	waiting *time.Timer   // resumes the lane; nil: it isn't paused
 
 	producer uint64 // id; with next, renewed when a batch is refused for good
 	next     uint64 // sequence of the next batch
@@ -155,7 +155,7 @@ func (l *lane) kick() {
 	if l.moving && l.sent == 0 {
 		l.leaveStream()
 	}
-	if l.waiting || l.ready || l.moving || l.sent >= min(len(l.queue), maxInFlight) {
+	if l.waiting != nil || l.ready || l.moving || l.sent >= min(len(l.queue), maxInFlight) {
 		return
 	}
 	if l.stream == nil {
@@ -285,13 +285,19 @@ func (l *lane) streamFailed(s *appendStream, err error) {
 // leaveStream has the next attempt choose a stream anew.
 func (l *lane) leaveStream() { l.stream, l.ready, l.moving = nil, false, false }
 
-// rerouted has the lane go on at its partition's primary if it goes elsewhere. Batches under way are waited for, so
+// rerouted has the lane go on at its partition's primary if it goes elsewhere, at once if it is paused because the one
+// before failed. Batches under way are waited for, so
 // that none overtakes another; but not for long when the partition has been configured anew since they were sent: the
 // node may have forwarded them to a primary that is lost.
 func (l *lane) rerouted() {
 	addr, ok := l.p.primary(l.id)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.waiting != nil && l.epoch < l.p.epochs[l.id].Load() && fault.KindOf(l.lastErr) != fault.Exhausted {
+		l.failures = 0 // those were the lost primary's
+		l.resume()
+		return
+	}
 	if !ok || l.stream == nil {
 		return
 	}
@@ -323,18 +329,32 @@ func (l *lane) restart() {
 func (l *lane) retry() {
 	l.restart()
 	l.failures++
-	if l.waiting {
+	if l.waiting != nil {
 		return
 	}
-	l.waiting = true
-	time.AfterFunc(retryDelay(l.failures, l.lastErr), func() {
+	l.p.troubled.Add(1)
+	var timer *time.Timer
+	timer = time.AfterFunc(retryDelay(l.failures, l.lastErr), func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.waiting = false
-		if l.p.ctx.Err() == nil {
-			l.kick()
+		if l.waiting == timer { // else the pause was ended before, and this may be another
+			l.resume()
 		}
 	})
+	l.waiting = timer
+}
+
+// resume ends the pause.
+func (l *lane) resume() {
+	if l.waiting == nil {
+		return
+	}
+	l.waiting.Stop()
+	l.waiting = nil
+	l.p.troubled.Add(-1)
+	if l.p.ctx.Err() == nil {
+		l.kick()
+	}
 }
 
 // renumber gives the queue a new producer id and sequence numbers from 1. Copies with the old numbers that are still

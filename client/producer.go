@@ -24,8 +24,10 @@ const (
 	recordOverhead = 40
 	// routeInterval is how often routes are looked up without a reason to: a node that forwards hides a stale one.
 	routeInterval = 10 * time.Second
-	// minRouteInterval is the least time between two lookups.
-	minRouteInterval = 50 * time.Millisecond
+	// minRouteInterval is the least time between two lookups, and about what is between them at first while lanes are paused
+	// after a failure; that grows up to maxRouteInterval.
+	minRouteInterval = 25 * time.Millisecond
+	maxRouteInterval = 250 * time.Millisecond
 	// checkInterval is how often timeouts are checked while something is unacknowledged.
 	checkInterval = 100 * time.Millisecond
 )
@@ -72,6 +74,7 @@ type Producer struct {
 
 	ackMicros   atomic.Int64 // moving average of the time from sending to acknowledgement
 	outstanding atomic.Int64 // batches not done, the open ones too
+	troubled    atomic.Int64 // lanes that pause after a failure
 
 	mu       sync.Mutex
 	routes   []string // address of each partition's primary; "" unknown
@@ -458,11 +461,18 @@ func (p *Producer) giveUp() {
 func (p *Producer) route() {
 	tick := time.NewTicker(routeInterval)
 	defer tick.Stop()
+	again := time.NewTimer(routeInterval)
+	defer again.Stop()
+	wait := minRouteInterval
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
 		case <-p.refresh:
+		case <-again.C:
+			if p.troubled.Load() == 0 {
+				continue
+			}
 		case <-tick.C:
 			if p.outstanding.Load() == 0 {
 				continue
@@ -470,6 +480,7 @@ func (p *Producer) route() {
 		}
 		d, err := p.c.describeStream(p.ctx, p.stream)
 		if err != nil {
+			again.Reset(maxRouteInterval)
 			continue // appends go on through any node, and say themselves what is wrong
 		}
 		p.mu.Lock()
@@ -483,7 +494,12 @@ func (p *Producer) route() {
 		for _, l := range p.lanes {
 			l.rerouted()
 		}
-		if err := pause(p.ctx, minRouteInterval); err != nil {
+		if p.troubled.Load() == 0 {
+			wait = minRouteInterval
+		}
+		again.Reset(wait/2 + rand.N(wait))
+		wait = min(wait+wait/4, maxRouteInterval)
+		if err := pause(p.ctx, minRouteInterval/2); err != nil {
 			return
 		}
 	}

@@ -63,8 +63,12 @@ func (c *Coordinator) attachLoop(ctx context.Context) {
 			delay = attachStep
 		}
 		c.log.Debug("the stream to the leader ended", "leader", id, "error", err)
+		if fault.KindOf(err) == fault.Unavailable {
+			signal(c.doubt)
+		}
 		select {
 		case <-c.leader:
+			delay = attachStep // another one leads, perhaps
 		case <-time.After(delay):
 		case <-ctx.Done():
 		}

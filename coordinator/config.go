@@ -118,8 +118,8 @@ func DefaultConfig() Config {
 			ReportActive: 10 * time.Millisecond, ReportQuiet: 200 * time.Millisecond,
 		},
 		Detection: DetectionConfig{
-			SuspectAfter: 500 * time.Millisecond, ProbeInterval: 100 * time.Millisecond, ProbeTimeout: 500 * time.Millisecond,
-			Refusals: 3, RefusedFor: 150 * time.Millisecond, DownAfter: 2 * time.Second, NoReportAfter: 10 * time.Second,
+			SuspectAfter: 500 * time.Millisecond, ProbeInterval: 50 * time.Millisecond, ProbeTimeout: 500 * time.Millisecond,
+			Refusals: 2, RefusedFor: 40 * time.Millisecond, DownAfter: 2 * time.Second, NoReportAfter: 10 * time.Second,
 			StartGrace: 5 * time.Second, DeadAfter: 3 * time.Second, DeadAnyway: 15 * time.Second, ReplaceAfter: 30 * time.Second,
 		},
 		Moves: MoveConfig{CopiesPerNode: 1, QuickCopies: 8, QuickCopy: time.Second, Handovers: 2, HandoverLimit: 10 * time.Second, Interval: 250 * time.Millisecond},

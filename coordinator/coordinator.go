@@ -79,7 +79,9 @@ type Coordinator struct {
 	request  atomic.Bool                // a tick is asked for
 	report   chan struct{}              // of capacity 1: report now
 	leader   chan struct{}              // of capacity 1: the leader may have changed
+	doubt    chan struct{}              // of capacity 1: the stream to the leader broke
 	followed atomic.Pointer[ids.NodeID] // the leader that this node was attached to last
+	gone     atomic.Pointer[goneLeader] // the last one that was found to be gone
 	refused  atomic.Pointer[string]
 }
 
@@ -108,7 +110,7 @@ func newCoordinator(cfg Config, meta metaStore, stores raftStores, log *slog.Log
 	c := &Coordinator{
 		cfg: cfg, log: log, meta: meta, stores: stores, id: id, incarnation: randomID()[:16], began: time.Now(),
 		assign: ring.Assign, conns: newConnections(cfg.Dial), up: make(chan struct{}),
-		fatal: make(chan error, 1), report: make(chan struct{}, 1), leader: make(chan struct{}, 1),
+		fatal: make(chan error, 1), report: make(chan struct{}, 1), leader: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
 	}
 	c.fsm = newFSM(c.fail)
 	if c.known, err = loadPeers(meta); err != nil {
@@ -326,6 +328,9 @@ func (c *Coordinator) leaderID() (ids.NodeID, bool) {
 	return ids.NodeID(id), id != ""
 }
 
+// elected tells whether Raft has made this node the leader, though it may not have taken that up yet.
+func (c *Coordinator) elected() bool { return c.running() && c.raft.State() == raft.Leader }
+
 // IsLeader tells whether this node leads.
 func (c *Coordinator) IsLeader() bool { return c.lead.Load() != nil }
 
@@ -379,14 +384,22 @@ func (c *Coordinator) resolve(id string) (string, bool) {
 	return "", false
 }
 
-// PrepareStop moves this node's primaries to other in-sync members and takes it out of the in-sync sets where enough
-// others are left, so that stopping it then is no failure for anyone. It returns when that is done, when nobody is left
-// to take them, or with ctx. Unavailable: there is no leader, and none was elected within the time that takes.
+// PrepareStop moves this node's primaries to other in-sync members, takes it out of the in-sync sets where enough
+// others are left, and hands leadership over if this node has it, so that stopping it then is no failure for anyone. It
+// returns when that is done, when nobody is left to take them, or with ctx. Unavailable: there is no leader, and none was
+// elected within the time that takes. The node still serves its peers meanwhile: the next leader talks to this node too.
 func (c *Coordinator) PrepareStop(ctx context.Context) error {
 	c.stopping.Store(true)
 	if !c.running() {
 		return nil
 	}
+	err := c.giveAway(ctx)
+	c.transfer()
+	return err
+}
+
+// giveAway waits until the leader has taken this node's partitions off it.
+func (c *Coordinator) giveAway(ctx context.Context) error {
 	signal(c.report)
 	c.kick()
 	look := time.NewTicker(retryStep) // gossip tells of others that leave too

@@ -110,6 +110,10 @@ func (c *Coordinator) rule(ctx context.Context) {
 	l.planner = newPlanner(c.cfg.Moves, c.assign)
 	if before != "" && before != c.id.node {
 		l.tracker.known(before, lastContact)
+		if g := c.gone.Load(); g != nil && g.id == before && now.Sub(g.at) < c.cfg.Detection.SuspectAfter {
+			l.tracker.gone(before, now)
+			c.log.Warn("a node is down", "node", l.name(string(before)), "id", before)
+		}
 	}
 	c.lead.Store(l)
 	c.log.Info("this node leads the cluster", "term", l.term)
@@ -153,11 +157,44 @@ func (l *leadership) propose(ctx context.Context, cmd *internalv1.Command) (*int
 			return nil, err
 		}
 	}
+	if s, ok := cmd.Op.(*internalv1.Command_SetPartition); ok {
+		if err := l.checkJoins(s.SetPartition.Changes); err != nil {
+			return nil, err
+		}
+	}
 	l.mu.Lock()
 	tick := l.oracle.last
 	l.mu.Unlock()
 	stamped := &internalv1.Command{Version: commandVersion, TimeUs: uint64(time.Now().UnixMicro()), Tick: uint64(tick), Op: cmd.Op}
 	return l.c.commit(ctx, stamped)
+}
+
+// checkJoins keeps out of the in-sync sets who is known to be down or about to stop, or hasn't been heard by this leader
+// yet: commits would wait for it. The primary asks again when it is there.
+func (l *leadership) checkJoins(changes []*internalv1.PartitionChange) error {
+	st := l.c.State()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, ch := range changes {
+		if ch.Config == nil || int(ch.Config.Id) >= len(st.Partitions) {
+			continue // the applier says so
+		}
+		for _, id := range ch.Config.InSync {
+			if slices.Contains(st.Partitions[ch.Config.Id].InSync, id) {
+				continue
+			}
+			life := l.tracker.life(ids.NodeID(id))
+			here := !life.down && !life.stopping && !life.broken && life.report != nil
+			if id == string(l.c.id.node) {
+				here = !l.c.stopping.Load()
+			}
+			if !here {
+				return fault.New(fault.Conflict, "partition %d: node %s isn't there to be in sync now", ch.Config.Id, oneLine(id)).
+					WithReason(ReasonNotInSync).WithRetryAfter(retryStep)
+			}
+		}
+	}
+	return nil
 }
 
 // hurryLoop tells the followers of a commit that a node acts upon. Raft's leader tells them which entries are committed

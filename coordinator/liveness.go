@@ -70,6 +70,12 @@ func (t *tracker) known(id ids.NodeID, last time.Time) {
 	l.seen, l.sign, l.broken = true, last, true
 }
 
+// gone notes that a member's process is gone: its address refused connections just now. A sign of life undoes it.
+func (t *tracker) gone(id ids.NodeID, now time.Time) {
+	l := t.life(id)
+	l.down, l.downSince, l.refusals, l.refusedAt = true, now, t.cfg.Refusals, now
+}
+
 func (t *tracker) reportedBy(id ids.NodeID, r *internalv1.NodeReport, now time.Time) {
 	l := t.life(id)
 	l.report, l.reported, l.stopping, l.broken = r, now, r.Stopping, false

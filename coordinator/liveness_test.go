@@ -53,7 +53,7 @@ func TestDetection(t *testing.T) {
 		probe    probeOutcome
 		min, max time.Duration
 	}{
-		{"killed", true, probeRefused, 150 * time.Millisecond, 400 * time.Millisecond},
+		{"killed", true, probeRefused, 80 * time.Millisecond, 300 * time.Millisecond},
 		{"killed, without its stream's end seen", false, probeRefused, 500 * time.Millisecond, 800 * time.Millisecond},
 		{"hung or cut off", false, probeSilent, 2 * time.Second, 2200 * time.Millisecond},
 		{"only its stream is broken", true, probeOK, 10 * time.Second, 11 * time.Second},
@@ -87,9 +87,9 @@ func TestNoFalseAlarm(t *testing.T) {
 		// A stream that breaks and comes back, with a probe refused in between as the process restarts its listener.
 		r.run(time.Second, true, probeOK)
 		r.streamEnded("b")
-		r.run(100*time.Millisecond, false, probeRefused)
+		r.run(50*time.Millisecond, false, probeRefused)
 		if !r.up("b") {
-			t.Fatal("down within 100ms of a broken stream")
+			t.Fatal("down within 50ms of a broken stream")
 		}
 	}
 }

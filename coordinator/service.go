@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -20,8 +21,18 @@ func (c *Coordinator) Register(s grpc.ServiceRegistrar) {
 	internalv1.RegisterControlServer(s, &service{c: c})
 }
 
+// takeOver is how long a call waits for a node that has just been elected to take its leadership up.
+const takeOver = time.Second
+
 // leading returns the leadership of this node, or how to answer without one.
-func (s *service) leading() (*leadership, error) {
+func (s *service) leading(ctx context.Context) (*leadership, error) {
+	for end := time.Now().Add(takeOver); s.c.elected() && s.c.lead.Load() == nil && time.Now().Before(end); {
+		select {
+		case <-time.After(2 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctxError(ctx, "waiting for this node to take up leadership")
+		}
+	}
 	if l := s.c.lead.Load(); l != nil {
 		return l, nil
 	}
@@ -35,7 +46,7 @@ func (s *service) Propose(ctx context.Context, r *internalv1.ProposeRequest) (*i
 	if r.Command == nil || r.Command.Op == nil {
 		return nil, fault.New(fault.Invalid, "no command that this node knows; do all nodes run the same version?")
 	}
-	l, err := s.leading()
+	l, err := s.leading(ctx)
 	if err != nil && r.Forward {
 		res, err := s.c.Propose(ctx, r.Command)
 		return &internalv1.ProposeResponse{Result: res}, err
@@ -52,7 +63,7 @@ func (s *service) Propose(ctx context.Context, r *internalv1.ProposeRequest) (*i
 
 // RemoveNode implements internalv1.ControlServer.
 func (s *service) RemoveNode(ctx context.Context, r *internalv1.RemoveMemberRequest) (*internalv1.ProposeResponse, error) {
-	l, err := s.leading()
+	l, err := s.leading(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -64,8 +75,8 @@ func (s *service) RemoveNode(ctx context.Context, r *internalv1.RemoveMemberRequ
 }
 
 // Overview implements internalv1.ControlServer.
-func (s *service) Overview(context.Context, *internalv1.OverviewRequest) (*internalv1.ClusterOverview, error) {
-	l, err := s.leading()
+func (s *service) Overview(ctx context.Context, _ *internalv1.OverviewRequest) (*internalv1.ClusterOverview, error) {
+	l, err := s.leading(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +85,7 @@ func (s *service) Overview(context.Context, *internalv1.OverviewRequest) (*inter
 
 // Barrier implements internalv1.ControlServer.
 func (s *service) Barrier(ctx context.Context, _ *internalv1.BarrierRequest) (*internalv1.BarrierResponse, error) {
-	if _, err := s.leading(); err != nil { // never passed on a second time
+	if _, err := s.leading(ctx); err != nil { // never passed on a second time
 		return nil, err
 	}
 	index, err := s.c.Barrier(ctx)
@@ -94,7 +105,7 @@ func (s *service) Ping(_ context.Context, r *internalv1.PingRequest) (*internalv
 
 // Attach implements internalv1.ControlServer.
 func (s *service) Attach(stream grpc.BidiStreamingServer[internalv1.NodeReport, internalv1.TickNotice]) error {
-	l, err := s.leading()
+	l, err := s.leading(stream.Context())
 	if err != nil {
 		return err
 	}

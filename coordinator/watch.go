@@ -2,7 +2,9 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -16,6 +18,14 @@ const (
 	// standStep keeps voters from standing at the same moment, which would split the vote. A voter that still believes in
 	// the leader refuses its vote; the first ones to stand thereby free the later.
 	standStep = 50 * time.Millisecond
+)
+
+const (
+	knockLimit = 100 * time.Millisecond // of one knock at a leader whose stream broke
+	knockPause = 25 * time.Millisecond  // between two
+	// succeedStep is between the voters that stand for election since the leader is gone: what an election takes, mostly.
+	// The first one usually wins; the next is there if it can't, as when its log is shorter.
+	succeedStep = 100 * time.Millisecond
 )
 
 // watchLeader signals changes of the leader, and makes this node stand for election as soon as the leader has been
@@ -35,6 +45,8 @@ func (c *Coordinator) watchLeader(ctx context.Context) {
 		case <-ch:
 			signal(c.leader)
 			continue
+		case <-c.doubt:
+			c.leaderLost(ctx)
 		case <-timer.C:
 		case <-ctx.Done():
 			return
@@ -63,6 +75,65 @@ func (c *Coordinator) watchSilence(now time.Time) time.Duration {
 		c.log.Warn("standing for election", "error", err)
 	}
 	return limit
+}
+
+// leaderLost looks after a leader whose stream to this node broke. If its address refuses connections its process is
+// gone: the voters then elect another at once, one after the other, without waiting for the heartbeat timeout. Pre-vote
+// and the others' belief in the old leader, which could only delay that, are passed over, as in a planned transfer.
+func (c *Coordinator) leaderLost(ctx context.Context) {
+	leader, ok := c.leaderID()
+	if !ok || leader == c.id.node || !c.refuses(ctx, leader) {
+		return
+	}
+	c.gone.Store(&goneLeader{leader, time.Now()})
+	rank, voter := c.rank(leader)
+	if !voter {
+		return
+	}
+	select {
+	case <-time.After(time.Duration(rank) * succeedStep):
+	case <-ctx.Done():
+		return
+	}
+	if now, _ := c.leaderID(); now != leader || c.raft.State() != raft.Follower {
+		return // another was quicker
+	}
+	c.log.Info("the leader's process is gone; this node stands for election", "leader", leader)
+	req := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}
+	id := string(c.id.node)
+	if err := c.trans.TimeoutNow(raft.ServerID(id), raft.ServerAddress(id), req, &raft.TimeoutNowResponse{}); err != nil {
+		c.log.Warn("standing for election", "error", err)
+	}
+}
+
+// goneLeader is a leader that refused connections, and when.
+type goneLeader struct {
+	id ids.NodeID
+	at time.Time
+}
+
+// refuses tells whether a member's address refuses connections, twice in a row.
+func (c *Coordinator) refuses(ctx context.Context, id ids.NodeID) bool {
+	for again := range 2 {
+		if again > 0 {
+			select {
+			case <-time.After(knockPause):
+			case <-ctx.Done():
+				return false
+			}
+		}
+		addr, ok := c.Address(id)
+		if !ok {
+			return false
+		}
+		knock, cancel := context.WithTimeout(ctx, knockLimit)
+		err := c.cfg.Knock(knock, addr)
+		cancel()
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return false
+		}
+	}
+	return true
 }
 
 // rank is this node's place among the voters that could succeed the leader.

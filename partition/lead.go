@@ -70,6 +70,7 @@ type progress struct {
 	probeAt    time.Duration
 	echo       uint64        // the highest probe that it has answered
 	barrier    uint64        // the highest that it was sent for a verdict
+	rejoinAt   time.Duration // not proposed for the in-sync set before, unless it connects anew
 	waitSince  time.Duration // since when it has owed an acknowledgement
 	askedAt    time.Duration // when the coordinator was last asked about it
 	asking     bool
@@ -120,6 +121,9 @@ func (r *replica) lead(now time.Duration, again bool) {
 			q := old[i]
 			p.match, p.next, p.confirmed, p.heard, p.lost = q.match, q.match+1, q.confirmed, q.heard, false
 			p.startsSent, p.ackPos, p.sentPos = q.startsSent, q.ackPos, q.ackPos
+			if p.rejoinAt = q.rejoinAt; q.inSync {
+				p.rejoinAt = now + rejoinPause // when it is still in sync that means nothing
+			}
 			if !q.confirmed {
 				p.next = r.end + 1
 			}
@@ -174,6 +178,7 @@ func (r *replica) refuse(q *appendReq, err error) {
 // connected says that messages get to a node, and none that was sent before will.
 func (r *replica) connected(node ids.NodeID) {
 	if p := r.peer(node); p != nil {
+		p.rejoinAt = 0
 		r.startProbe(p)
 	}
 }
@@ -376,7 +381,7 @@ func (r *replica) askRemoval(now time.Duration, p *progress) {
 // as soon as the coordinator agrees it may be chosen as primary, before this node hears of it.
 func (r *replica) maybeJoin(now time.Duration, p *progress) {
 	if p.counts() || p.asking || p.mode != modeStreaming || !p.confirmed || !r.primary.established || p.match < r.commit ||
-		p.askedAt != 0 && now-p.askedAt < retryPause {
+		now < p.rejoinAt || p.askedAt != 0 && now-p.askedAt < retryPause {
 		return
 	}
 	if len(r.hard.joining) >= maxMembers || len(p.node) > maxMemberLen {
@@ -396,6 +401,10 @@ func (r *replica) askJoins(now time.Duration) {
 		}
 	}
 }
+
+// rejoinPause is how long a member that was taken out of the in-sync set stays out of it. It may be about to stop: commits
+// would wait for one that was proposed again at once. One that comes back has connected anew.
+const rejoinPause = 2 * time.Second
 
 // retryPause is how long the coordinator isn't asked the same again.
 const retryPause = 200 * time.Millisecond

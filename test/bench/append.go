@@ -71,10 +71,10 @@ func (b *bench) appendFigures(c *nodes, replicas, size int, kind string, compres
 		return appendRun{}, err
 	}
 	records := payloads(kind, size, 10_000)
-	if _, err := b.appendFor(c, name, records, compression, b.length/4); err != nil { // warm-up
+	if _, err := b.appendFor(c, name, records, compression, b.length()/4); err != nil { // warm-up
 		return appendRun{}, err
 	}
-	run, err := b.appendFor(c, name, records, compression, b.length)
+	run, err := b.appendFor(c, name, records, compression, b.length())
 	if err != nil {
 		return run, err
 	}

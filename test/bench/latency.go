@@ -53,7 +53,7 @@ func (b *bench) latencyAt(c *nodes, replicas, rate int) error {
 	if _, err := c.client.Exec(ctx, "CREATE MATERIALIZED VIEW samples AS SELECT sample, count(*) AS n FROM ticks GROUP BY sample"); err != nil {
 		return err
 	}
-	length := b.length
+	length := b.length()
 	n := rate * int(length/time.Second)
 	sent := make([]time.Time, n/sampleEvery+2)
 	var mu sync.Mutex

@@ -24,20 +24,30 @@ type bench struct {
 	dir    string // temporary
 	out    *os.File
 	quick  bool
-	peers  string        // folder of the peers' scripts
-	length time.Duration // of a measured append run
+	peers  string // folder of the peers' scripts
 }
 
 func main() {
 	quick := flag.Bool("quick", false, "within a minute: fewer figures, shorter runs")
 	peers := flag.Bool("peers", false, "Kafka between two runs of our own, and the ratios")
 	dir := flag.String("peers-dir", "../shared/peers", "where the peers' scripts are")
-	only := flag.String("only", "", "comma-separated: append, views, latency, start, idle")
+	failover := flag.Bool("failover", false, "only: how long appends stop when a node is lost; with -peers beside Kafka")
+	rounds := flag.Int("rounds", 50, "of kill -9, with -failover; a fifth as many of the other faults")
+	only := flag.String("only", "", "comma-separated: append, views, latency, start, idle; with -failover: kill, hang, quiet, handover, alarms")
 	binary := flag.String("binary", "bin/millrace", "what to measure")
 	file := flag.String("out", "bench.json", "where the figures go")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *quick, *peers, *dir, *only, *binary, *file)
+	err := run(ctx, func(b *bench) error {
+		b.quick, b.peers = *quick, *dir
+		switch {
+		case *failover:
+			return b.failovers(*rounds, *only, *peers)
+		case *peers:
+			return b.besidePeers()
+		}
+		return b.figures(*only)
+	}, *binary, *file)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -45,7 +55,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, quick, peers bool, peersDir, only, binary, file string) error {
+func run(ctx context.Context, do func(*bench) error, binary, file string) error {
 	binary, err := filepath.Abs(binary)
 	if err != nil {
 		return err
@@ -60,13 +70,19 @@ func run(ctx context.Context, quick, peers bool, peersDir, only, binary, file st
 		return err
 	}
 	defer out.Close()
-	b := &bench{ctx: ctx, binary: binary, dir: dir, out: out, quick: quick, peers: peersDir, length: 6 * time.Second}
-	if quick {
-		b.length = 2 * time.Second
+	return do(&bench{ctx: ctx, binary: binary, dir: dir, out: out})
+}
+
+// length is that of a measured append run.
+func (b *bench) length() time.Duration {
+	if b.quick {
+		return 2 * time.Second
 	}
-	if peers {
-		return b.besidePeers()
-	}
+	return 6 * time.Second
+}
+
+// figures measures what make bench shows, or the parts of it that only names.
+func (b *bench) figures(only string) error {
 	parts := []struct {
 		name string
 		run  func() error
@@ -74,7 +90,7 @@ func run(ctx context.Context, quick, peers bool, peersDir, only, binary, file st
 		{"start", b.start}, {"append", b.appends}, {"views", b.views}, {"latency", b.latency}, {"idle", b.idle},
 	}
 	for _, p := range parts {
-		if only != "" && !strings.Contains(","+only+",", ","+p.name+",") {
+		if !wanted(only, p.name) {
 			continue
 		}
 		if err := p.run(); err != nil {
@@ -82,6 +98,11 @@ func run(ctx context.Context, quick, peers bool, peersDir, only, binary, file st
 		}
 	}
 	return nil
+}
+
+// wanted tells whether a part is among those that a comma-separated list names; an empty one names all.
+func wanted(only, part string) bool {
+	return only == "" || strings.Contains(","+only+",", ","+part+",")
 }
 
 // row is one figure.

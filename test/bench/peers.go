@@ -124,37 +124,48 @@ func (b *bench) kafka(k kafkaRun) (map[figure]float64, error) {
 	return out, err
 }
 
-// medians reads the CSV that the peers' scripts print.
+// medians reads the medians of throughput that the peers' scripts print.
 func medians(in io.Reader, replicas int) (map[figure]float64, error) {
+	out := map[figure]float64{}
+	err := peerRows(in, func(row map[string]string) error {
+		if row["what"] != "throughput" || row["run"] != "median" {
+			return nil
+		}
+		size, err := strconv.Atoi(row["record_bytes"])
+		if err != nil {
+			return err
+		}
+		rate, err := strconv.ParseFloat(row["records_per_s"], 64)
+		if err != nil {
+			return err
+		}
+		out[figure{replicas, size, row["compression"] != "none"}] = rate
+		return nil
+	})
+	return out, err
+}
+
+// peerRows reads the CSV that the peers' scripts print.
+func peerRows(in io.Reader, each func(row map[string]string) error) error {
 	r := csv.NewReader(in)
 	header, err := r.Read()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	at := map[string]int{}
-	for i, name := range header {
-		at[name] = i
-	}
-	out := map[figure]float64{}
 	for {
 		line, err := r.Read()
 		if errors.Is(err, io.EOF) {
-			return out, nil
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if line[at["what"]] != "throughput" || line[at["run"]] != "median" {
-			continue
+		row := map[string]string{}
+		for i, name := range header {
+			row[name] = line[i]
 		}
-		size, err := strconv.Atoi(line[at["record_bytes"]])
-		if err != nil {
-			return nil, err
+		if err := each(row); err != nil {
+			return err
 		}
-		rate, err := strconv.ParseFloat(line[at["records_per_s"]], 64)
-		if err != nil {
-			return nil, err
-		}
-		out[figure{replicas, size, line[at["compression"]] != "none"}] = rate
 	}
 }
