@@ -340,6 +340,8 @@ func (b *builder) build() (operator, error) {
 		return newUnion(b)
 	case op.Kind == plan.OpUpsert && op.Upsert != nil:
 		return newUpsert(b)
+	case op.Kind == plan.OpJoin && op.Join != nil:
+		return newJoin(b)
 	case op.Kind == plan.OpSetOp && op.SetOp != nil:
 		return newSetOp(b)
 	}

@@ -39,7 +39,10 @@ func (g *gathered) add(in *record.Delta) error {
 
 // pick appends the given rows of in.
 func (g *gathered) pick(in *record.Delta, rows []int32) error {
-	if len(rows) == in.N {
+	switch len(rows) {
+	case 0:
+		return nil
+	case in.N:
 		return g.add(in)
 	}
 	for c := range g.rows.Cols {
