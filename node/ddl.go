@@ -51,6 +51,9 @@ func (s *session) createStream(ctx context.Context, st *sql.CreateStream) (strin
 }
 
 func (s *session) createTable(ctx context.Context, st *sql.CreateTable) (string, error) {
+	if err := s.outside("CREATE TABLE"); err != nil {
+		return "", err
+	}
 	def, err := sql.TableOf(st)
 	if err != nil {
 		return "", err
@@ -176,6 +179,8 @@ func (s *session) show(ctx context.Context, st *sql.Show, out output) (string, e
 	switch st.What {
 	case "streams":
 		t, err = s.showStreams(ctx)
+	case "tables":
+		t, err = s.showTables(ctx)
 	case "views":
 		t, err = s.showViews(ctx)
 	case "nodes":
@@ -201,6 +206,8 @@ func showFields(what string) record.Schema {
 	switch what {
 	case "streams":
 		return record.Schema{text("name"), text("format"), text("key"), bigint("records"), bigint("bytes"), bigint("dead")}
+	case "tables":
+		return record.Schema{text("name"), text("format"), text("key"), bigint("rows"), bigint("records"), bigint("bytes"), bigint("dead"), bigint("state_bytes")}
 	case "views":
 		return record.Schema{text("name"), text("state"), {Name: "progress", Type: record.Double}, bigint("tick"), bigint("lag_ms"),
 			bigint("rows"), bigint("errors"), text("last_error"), bigint("late"), bigint("state_bytes")}
@@ -218,33 +225,69 @@ var (
 	explainFields  = record.Schema{text("plan")}
 )
 
-func (s *session) showStreams(ctx context.Context) (*table, error) {
+// logTotals is a log's figures over all partitions.
+type logTotals struct{ records, bytes, dead uint64 }
+
+// allFigures asks all nodes for the figures of logs, by stream, and of views. Dead letters are counted by reading what
+// came since the last count, which may take a while.
+func (s *session) allFigures(ctx context.Context) (map[uint64]logTotals, map[uint64]*viewTotals, error) {
 	if err := s.n.sync(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c := s.n.catalog()
-	type sum struct{ records, bytes, dead uint64 }
-	sums := map[uint64]sum{}
+	logs, views := map[uint64]logTotals{}, map[uint64]*viewTotals{}
 	asked := 0
-	// Dead letters are counted by reading what came since the last count, which may take a while.
 	for _, st := range s.n.allStats(ctx, true, s.n.cfg.StatementTimeout) {
 		asked += len(st.Partitions)
 		for _, f := range st.Streams {
-			x := sums[f.Stream]
-			sums[f.Stream] = sum{x.records + f.Records, x.bytes + f.Bytes, x.dead + f.Dead}
+			x := logs[f.Stream]
+			logs[f.Stream] = logTotals{x.records + f.Records, x.bytes + f.Bytes, x.dead + f.Dead}
 		}
+		addViews(views, st)
 	}
 	if asked < c.partitions() {
-		return nil, fault.New(fault.Unavailable, "%d of %d partitions can't be asked now; retry, see millrace cluster status", c.partitions()-asked, c.partitions())
+		return nil, nil, fault.New(fault.Unavailable, "%d of %d partitions can't be asked now; retry, see millrace cluster status", c.partitions()-asked, c.partitions())
+	}
+	return logs, views, nil
+}
+
+func (s *session) showStreams(ctx context.Context) (*table, error) {
+	sums, _, err := s.allFigures(ctx)
+	if err != nil {
+		return nil, err
 	}
 	t := newTable(showFields("streams")...)
-	for _, d := range c.state.Streams {
+	for _, d := range s.n.catalog().state.Streams {
+		if len(d.Stream.PrimaryKey) > 0 {
+			continue
+		}
 		x := sums[d.Stream.Id]
 		var key any
 		if d.Stream.Key != "" {
 			key = d.Stream.Key
 		}
 		t.add(d.Stream.Name, d.Stream.Format, key, int64(x.records), int64(x.bytes), int64(x.dead))
+	}
+	return t, nil
+}
+
+func (s *session) showTables(ctx context.Context) (*table, error) {
+	logs, views, err := s.allFigures(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := s.n.catalog()
+	t := newTable(showFields("tables")...)
+	for _, d := range c.state.Views {
+		if d.Table == 0 {
+			continue
+		}
+		log, x := c.streams[ids.StreamID(d.Table)].Stream, logs[d.Table]
+		v := views[d.Id]
+		if v == nil {
+			v = &viewTotals{}
+		}
+		t.add(d.Name, log.Format, strings.Join(log.PrimaryKey, ", "), int64(v.rows), int64(x.records), int64(x.bytes), int64(x.dead), int64(v.stateSize))
 	}
 	return t, nil
 }
@@ -277,6 +320,18 @@ func (v *viewTotals) add(s *internalv1.ViewStats) {
 	}
 }
 
+func addViews(totals map[uint64]*viewTotals, st *internalv1.StatsResponse) {
+	for _, v := range st.Views {
+		if v.Partitions == 0 {
+			continue
+		}
+		if totals[v.View] == nil {
+			totals[v.View] = &viewTotals{}
+		}
+		totals[v.View].add(v)
+	}
+}
+
 func (s *session) showViews(ctx context.Context) (*table, error) {
 	if err := s.n.sync(ctx); err != nil {
 		return nil, err
@@ -284,19 +339,14 @@ func (s *session) showViews(ctx context.Context) (*table, error) {
 	c := s.n.catalog()
 	totals := map[uint64]*viewTotals{}
 	for _, st := range s.n.allStats(ctx, false, statsTimeout) {
-		for _, v := range st.Views {
-			if v.Partitions == 0 {
-				continue
-			}
-			if totals[v.View] == nil {
-				totals[v.View] = &viewTotals{}
-			}
-			totals[v.View].add(v)
-		}
+		addViews(totals, st)
 	}
 	t := newTable(showFields("views")...)
 	last, _ := s.n.coord.LastTick()
 	for _, d := range c.state.Views {
+		if d.Table != 0 {
+			continue
+		}
 		v := totals[d.Id]
 		if v == nil || int(v.covered) < c.partitions() {
 			if v == nil {
@@ -345,7 +395,7 @@ func (s *session) describe(ctx context.Context, st *sql.Describe, out output) (s
 		return "", err
 	}
 	if o == nil {
-		return "", fault.SQL(fault.NotFound, "42P01", "unknown stream or view %q; SHOW STREAMS and SHOW VIEWS list them", st.Name)
+		return "", fault.SQL(fault.NotFound, "42P01", "unknown stream, table or view %q; SHOW STREAMS, SHOW TABLES and SHOW VIEWS list them", st.Name)
 	}
 	t := newTable(describeFields...)
 	for i, f := range o.Columns {
@@ -358,7 +408,7 @@ func (s *session) describe(ctx context.Context, st *sql.Describe, out output) (s
 func columnNote(o *sql.Object, i int) any {
 	var notes []string
 	name := o.Columns[i].Name
-	if o.Stream != nil && o.Stream.Key == name {
+	if o.Kind == sql.ObjectStream && o.Stream.Key == name {
 		notes = append(notes, "key")
 	}
 	if o.Stream != nil && o.Stream.WatermarkColumn == name {
@@ -368,6 +418,9 @@ func columnNote(o *sql.Object, i int) any {
 		if k == i {
 			notes = append(notes, "key")
 		}
+	}
+	if o.Kind == sql.ObjectTable && o.Stream.Columns[i].NotNull {
+		notes = append(notes, "not null")
 	}
 	if len(notes) == 0 {
 		return nil

@@ -42,6 +42,7 @@ type Node struct {
 	runtime    *stage.Runtime
 	router     *router
 	ingest     *ingest
+	tables     tableWriters
 	dead       *deadCounts
 
 	metrics *metrics
@@ -121,6 +122,7 @@ func (n *Node) configure(st *internalv1.ClusterState) {
 	n.runtime.Configure(st)
 	n.router.configure(c)
 	n.ingest.batcher.configure(c)
+	n.tables.configure(c)
 	n.dead.configure(c)
 	n.changed.ring()
 }

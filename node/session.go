@@ -80,6 +80,8 @@ func (s *session) run(ctx context.Context, st sql.Statement, out output) (string
 		return s.query(ctx, st, out)
 	case *sql.Insert:
 		return s.insert(ctx, st)
+	case *sql.Update, *sql.Delete:
+		return s.change(ctx, st)
 	case *sql.CreateStream:
 		return s.createStream(ctx, st)
 	case *sql.CreateTable:
@@ -244,6 +246,9 @@ func (s *session) insert(ctx context.Context, st *sql.Insert) (string, error) {
 	})
 	if err != nil {
 		return "", err
+	}
+	if t.object.Kind == sql.ObjectTable {
+		return s.change(ctx, st)
 	}
 	l, err := s.layout(ctx, t.plan)
 	if err != nil {

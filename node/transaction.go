@@ -29,22 +29,24 @@ const (
 )
 
 // transaction is what lies between BEGIN and COMMIT. All its reads are as of the tick of the first one. What it inserts
-// is held back until COMMIT, and appended then; it doesn't see it, and COMMIT isn't atomic: when it fails, some of the
-// records may have been appended.
+// is held back until COMMIT, and appended then; statements that change tables are checked when they come, and run at
+// COMMIT, where what others did meanwhile may change their outcome. The transaction doesn't see its own changes, and
+// COMMIT isn't atomic: when it fails, some of them may have been made.
 type transaction struct {
 	status   txStatus
 	tick     ids.Tick // that all reads are as of; 0: none yet
 	readOnly bool
-	pending  []pendingAppend
+	pending  []pendingWrite
 	bytes    int64
 	values   map[string]string // the settings at BEGIN
 	local    map[string]string // what SET LOCAL has replaced; "" where nothing was set
 }
 
-// pendingAppend is records of one stream.
-type pendingAppend struct {
+// pendingWrite is records of one stream, or a statement that changes a table.
+type pendingWrite struct {
 	stream  string
 	records []*millracev1.Record
+	change  sql.Statement
 }
 
 func (s *session) transaction(ctx context.Context, st *sql.Transaction, out output) (string, error) {
@@ -89,7 +91,13 @@ func (s *session) end(ctx context.Context, st *sql.Transaction, out output) (str
 		return "ROLLBACK", nil
 	}
 	for _, p := range tx.pending {
-		if err := s.appendRecords(ctx, p.stream, p.records); err != nil {
+		var err error
+		if p.change != nil {
+			_, err = s.change(ctx, p.change)
+		} else {
+			err = s.appendRecords(ctx, p.stream, p.records)
+		}
+		if err != nil {
 			return "", err
 		}
 	}
@@ -179,17 +187,26 @@ func (s *session) write(ctx context.Context, stream string, records []*millracev
 	if s.tx.status == txIdle {
 		return s.appendRecords(ctx, stream, records)
 	}
+	size := 0
 	for _, r := range records {
-		s.tx.bytes += int64(len(r.Key)+len(r.Value)) + 64
+		size += len(r.Key) + len(r.Value) + 64
 	}
-	if s.tx.bytes > pendingBytes {
-		return fault.SQL(fault.Exhausted, "53200", "the transaction holds more than %d MiB of records until it commits; commit more often, or use autocommit", pendingBytes>>20)
+	if err := s.hold(size); err != nil {
+		return err
 	}
-	if n := len(s.tx.pending); n > 0 && s.tx.pending[n-1].stream == stream {
+	if n := len(s.tx.pending); n > 0 && s.tx.pending[n-1].change == nil && s.tx.pending[n-1].stream == stream {
 		s.tx.pending[n-1].records = append(s.tx.pending[n-1].records, records...)
 		return nil
 	}
-	s.tx.pending = append(s.tx.pending, pendingAppend{stream, records})
+	s.tx.pending = append(s.tx.pending, pendingWrite{stream: stream, records: records})
+	return nil
+}
+
+// hold counts what the transaction holds until COMMIT.
+func (s *session) hold(size int) error {
+	if s.tx.bytes += int64(size); s.tx.bytes > pendingBytes {
+		return fault.SQL(fault.Exhausted, "53200", "the transaction holds more than %d MiB of changes until it commits; commit more often, or use autocommit", pendingBytes>>20)
+	}
 	return nil
 }
 

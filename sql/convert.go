@@ -312,17 +312,13 @@ func (c *converter) insertStmt(s *pgquery.InsertStmt, from, to int) (*Insert, er
 	out := &Insert{statement: statement{src: c.src, from: from, to: to}, Stream: rel.name, streamAt: rel.pos()}
 	values := s.SelectStmt.GetSelectStmt()
 	switch {
-	case s.OnConflictClause != nil:
-		return nil, c.src.unsupported(c.find("conflict"), "", "ON CONFLICT is not supported")
 	case len(s.ReturningList) > 0:
 		return nil, c.src.unsupported(c.find("returning"), "", "RETURNING is not supported")
 	case s.WithClause != nil:
 		return nil, c.src.unsupported(c.find("with"), "", "WITH (common table expressions) is not supported")
 	case values == nil:
 		return nil, c.src.unsupported(c.find("default"), "write VALUES (...)", "INSERT ... DEFAULT VALUES is not supported")
-	case len(values.ValuesLists) == 0:
-		return nil, c.src.unsupported(c.find("select"), "write VALUES (...), or make a view", "INSERT ... SELECT is not supported")
-	case len(values.SortClause) > 0 || values.LimitCount != nil || values.LimitOffset != nil:
+	case len(values.ValuesLists) > 0 && (len(values.SortClause) > 0 || values.LimitCount != nil || values.LimitOffset != nil):
 		return nil, c.src.unsupported(c.find("order", "limit", "offset"), "", "ORDER BY, LIMIT and OFFSET after VALUES are not supported")
 	}
 	for _, n := range s.Cols {
@@ -331,6 +327,13 @@ func (c *converter) insertStmt(s *pgquery.InsertStmt, from, to int) (*Insert, er
 			return nil, c.src.unsupported(c.at(t.Location), "", "assignment to a part of a column is not supported")
 		}
 		out.columns = append(out.columns, columnRef{at: at(c.at(t.Location)), name: t.Name})
+	}
+	if err := c.onConflict(out, s.OnConflictClause); err != nil {
+		return nil, err
+	}
+	if len(values.ValuesLists) == 0 {
+		out.query, err = c.insertQuery(values, from, to)
+		return out, err
 	}
 	for _, l := range values.ValuesLists {
 		var row []expr

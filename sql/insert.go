@@ -1,19 +1,25 @@
 package sql
 
 import (
+	"slices"
+
 	pgquery "github.com/pganalyze/pg_query_go/v6"
 
 	"github.com/millrace/millrace/plan"
 )
 
-// Insert is INSERT INTO stream [(columns)] VALUES (...), ...
+// Insert is INSERT INTO stream|table [(columns)] VALUES (...), ... | SELECT ... [ON CONFLICT [(key)] DO NOTHING].
 type Insert struct {
 	statement
-	Stream string
+	Stream string // or table
 
-	streamAt int
-	columns  []columnRef // none: all, in order
-	rows     [][]expr
+	streamAt   int
+	columns    []columnRef // none: all, in order
+	rows       [][]expr
+	query      *Select // instead of rows
+	onConflict ConflictAction
+	conflictAt int         // of CONFLICT
+	conflict   []columnRef // the columns named there
 }
 
 // insert parses INSERT INTO stream [(columns)] VALUES (...), ...
@@ -30,8 +36,8 @@ func (c *cursor) insert() (Statement, error) {
 	return conv.insertStmt(s.InsertStmt, from, to)
 }
 
-// PlanInsert returns the stream and a plan of the rows: one stage with OpValues, whose columns are all of the stream's
-// declared columns in order; those that aren't given are NULL. Errors are those of PlanSelect.
+// PlanInsert returns the stream or table and a plan of the rows, whose columns are all of its declared columns in order;
+// those that aren't given are NULL. Errors are those of PlanSelect.
 func PlanInsert(s *Insert, c Catalog) (*Object, *plan.Plan, error) {
 	return planInsert(s, valuesOf(s.statement), c)
 }
@@ -39,14 +45,21 @@ func PlanInsert(s *Insert, c Catalog) (*Object, *plan.Plan, error) {
 func planInsert(s *Insert, ps *parameters, c Catalog) (*Object, *plan.Plan, error) {
 	obj, ok := c.Lookup(s.Stream)
 	if !ok {
-		return nil, nil, s.src.fail(s.streamAt, stateNoRelation, suggest(s.Stream, c.Names()), "unknown stream %q", s.Stream)
+		return nil, nil, s.src.fail(s.streamAt, stateNoRelation, suggest(s.Stream, c.Names()), "unknown stream or table %q", s.Stream)
 	}
-	if obj.Kind != ObjectStream {
+	if obj.Kind == ObjectView {
 		return nil, nil, s.src.fail(s.streamAt, stateWrongObject, "insert into the streams that it reads", "%q is a view", s.Stream)
 	}
 	targets, err := s.targets(obj)
 	if err != nil {
 		return nil, nil, err
+	}
+	if err := s.checkConflict(obj); err != nil {
+		return nil, nil, err
+	}
+	if s.query != nil {
+		p, err := planRows(s.query, ps, c, func(a *analyzer, q *query) error { return s.fill(a, q, obj, targets) })
+		return obj, p, err
 	}
 	values := &plan.Values{}
 	for _, row := range s.rows {
@@ -65,16 +78,12 @@ func (s *Insert) targets(obj *Object) ([]int, error) {
 	if s.columns == nil {
 		return identity(len(obj.Columns)), nil
 	}
-	names := make([]string, len(obj.Columns))
-	for i, c := range obj.Columns {
-		names[i] = c.Name
-	}
 	seen := map[int]bool{}
 	var out []int
 	for _, c := range s.columns {
 		i := obj.Columns.Index(c.name)
 		if i < 0 {
-			return nil, s.src.fail(c.pos(), stateNoColumn, suggest(c.name, names), "unknown column %q of stream %q", c.name, obj.Name)
+			return nil, s.src.fail(c.pos(), stateNoColumn, suggest(c.name, namesOf(obj.Columns)), "unknown column %q of %s %q", c.name, obj.Kind, obj.Name)
 		}
 		if seen[i] {
 			return nil, s.src.fail(c.pos(), stateDuplicate, "", "column %q is given twice", c.name)
@@ -106,14 +115,56 @@ func (s *Insert) row(ps *parameters, obj *Object, targets []int, row []expr) ([]
 		if err != nil {
 			return nil, err
 		}
-		col := obj.Columns[targets[i]]
-		if !assignable(n.typ, col.Type) {
-			return nil, s.src.fail(n.pos, stateMismatch, "add a cast", "column %q is of type %s, but its value is of type %s,", col.Name, col.Type, n.typ)
-		}
-		if n, err = b.coerce(n, col.Type); err != nil {
+		if n, err = b.assignment(n, obj.Columns[targets[i]].Name, obj); err != nil {
 			return nil, err
 		}
 		out[targets[i]] = n.expr(nil)
 	}
 	return out, nil
+}
+
+// fill makes the query give all columns, those without a value as NULL.
+func (s *Insert) fill(a *analyzer, q *query, obj *Object, targets []int) error {
+	given := q.outs[:q.visible]
+	if len(given) > len(targets) || len(given) < len(targets) && s.columns != nil {
+		return s.src.fail(s.query.at, stateSyntax, "", "the query has %d columns for %d of %q", len(given), len(targets), obj.Name)
+	}
+	outs := make([]output, len(obj.Columns))
+	for i, c := range obj.Columns {
+		outs[i] = output{name: c.Name, node: nullOf(c.Type, s.query.at)}
+	}
+	b := a.binder(q.scope, "INSERT")
+	for i, o := range given {
+		name := obj.Columns[targets[i]].Name
+		n, err := b.assignment(o.node, name, obj)
+		if err != nil {
+			return err
+		}
+		outs[targets[i]] = output{name: name, node: n, pos: o.pos}
+	}
+	q.outs, q.visible = outs, len(outs)
+	return nil
+}
+
+// checkConflict checks that ON CONFLICT is about a table's primary key.
+func (s *Insert) checkConflict(obj *Object) error {
+	if s.onConflict == ConflictError {
+		return nil
+	}
+	if obj.Kind != ObjectTable {
+		return s.src.fail(s.conflictAt, stateColumnRef, "a stream only appends", "ON CONFLICT is for tables, and %q is a %s,", obj.Name, obj.Kind)
+	}
+	var names []string
+	for _, c := range s.conflict {
+		if obj.Columns.Index(c.name) < 0 {
+			return s.src.fail(c.pos(), stateNoColumn, suggest(c.name, namesOf(obj.Columns)), "unknown column %q of table %q", c.name, obj.Name)
+		}
+		names = append(names, c.name)
+	}
+	for _, k := range obj.Key {
+		if s.conflict != nil && !slices.Contains(names, obj.Columns[k].Name) || s.conflict != nil && len(names) != len(obj.Key) {
+			return s.src.fail(s.conflict[0].pos(), stateColumnRef, "name the columns of the primary key, or none", "ON CONFLICT names no unique constraint of %q,", obj.Name)
+		}
+	}
+	return nil
 }

@@ -35,6 +35,10 @@ func Prepare(s Statement, given []record.Type, c Catalog) (*Description, error) 
 		if _, _, err := planInsert(s, ps, c); err != nil {
 			return nil, err
 		}
+	case *Update, *Delete:
+		if _, err := planChange(s, ps, c); err != nil {
+			return nil, err
+		}
 	case *ExplainStatement:
 		d, err := Prepare(s.Statement, given, c)
 		if err != nil {
@@ -67,6 +71,14 @@ func Bind(s Statement, values []record.Value) Statement {
 		bound := *s
 		bound.params = values
 		return &bound
+	case *Update:
+		bound := *s
+		bound.params = values
+		return &bound
+	case *Delete:
+		bound := *s
+		bound.params = values
+		return &bound
 	case *ExplainStatement:
 		bound := *s
 		bound.Statement = Bind(s.Statement, values)
@@ -80,6 +92,10 @@ func sourceOf(s Statement) *source {
 	case *Select:
 		return s.src
 	case *Insert:
+		return s.src
+	case *Update:
+		return s.src
+	case *Delete:
 		return s.src
 	case *ExplainStatement:
 		return s.src

@@ -1,9 +1,9 @@
 package sql
 
-// Show is SHOW STREAMS, SHOW [MATERIALIZED] VIEWS, SHOW NODES or SHOW setting.
+// Show is SHOW STREAMS, SHOW TABLES, SHOW [MATERIALIZED] VIEWS, SHOW NODES or SHOW setting.
 type Show struct {
 	statement
-	What string // streams, views, nodes, the name of a setting, or all
+	What string // streams, tables, views, nodes, the name of a setting, or all
 }
 
 func (c *cursor) show() (*Show, error) {
@@ -14,7 +14,7 @@ func (c *cursor) show() (*Show, error) {
 		return s, c.finish()
 	}
 	var err error
-	if s.What, err = c.settingName("STREAMS, VIEWS, NODES or a setting"); err != nil {
+	if s.What, err = c.settingName("STREAMS, TABLES, VIEWS, NODES or a setting"); err != nil {
 		return nil, err
 	}
 	return s, c.finish()
@@ -30,7 +30,7 @@ func (c *cursor) describe() (*Describe, error) {
 	c.i = 1
 	d := &Describe{statement: c.base()}
 	var err error
-	if d.Name, _, err = c.name("the name of a stream or view"); err != nil {
+	if d.Name, _, err = c.name("the name of a stream, table or view"); err != nil {
 		return nil, err
 	}
 	return d, c.finish()

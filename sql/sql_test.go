@@ -100,6 +100,13 @@ func (m memory) statement(out *strings.Builder, s Statement) error {
 			return err
 		}
 		return m.explain(out, p)
+	case *Update, *Delete:
+		ch, err := PlanChange(s, m)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%s %s\n", lowerASCII(string(ch.Kind)), ch.Table.Name)
+		return m.explain(out, ch.Plan)
 	case *Insert:
 		obj, p, err := PlanInsert(s, m)
 		if err != nil {

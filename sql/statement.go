@@ -175,6 +175,10 @@ func (c *cursor) statement() (Statement, error) {
 		return c.set()
 	case "insert":
 		return c.insert()
+	case "update":
+		return c.update()
+	case "delete":
+		return c.delete()
 	case "select", "values", "table", "with":
 		return c.query()
 	case "":
@@ -196,7 +200,7 @@ func (c *cursor) query() (Statement, error) {
 }
 
 // statementWords are the words that a statement may begin with.
-var statementWords = []string{"select", "create", "drop", "show", "describe", "explain", "subscribe", "insert", "set", "reset"}
+var statementWords = []string{"select", "create", "drop", "show", "describe", "explain", "subscribe", "insert", "update", "delete", "set", "reset"}
 
 // other refuses a statement: by name when it is one of PostgreSQL's.
 func (c *cursor) other(first string) error {
@@ -211,8 +215,10 @@ func (c *cursor) other(first string) error {
 	}
 	hint := ""
 	switch first {
-	case "update", "delete", "truncate", "merge":
-		hint = "a stream is append-only"
+	case "truncate":
+		hint = "use DELETE FROM"
+	case "merge":
+		hint = "use INSERT ... ON CONFLICT, UPDATE or DELETE"
 	}
 	return c.src.unsupported(pos, hint, "statement %s is not supported", upper(first))
 }

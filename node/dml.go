@@ -1,0 +1,426 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/partition"
+	"github.com/millrace/millrace/plan"
+	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
+	"github.com/millrace/millrace/record"
+	"github.com/millrace/millrace/ring"
+	"github.com/millrace/millrace/sql"
+)
+
+// A statement that changes a table reads it at a closed tick, works out the records that make the change, and appends
+// them on the condition that the table hasn't changed since in their partitions. Where it has, the statement is
+// evaluated anew for what is left. So it takes effect as a whole, and in order with all others, in each partition; not
+// in all partitions at once.
+
+// tableWriter is this node's way to change one table: a statement at a time, since two at once would only refuse each
+// other's appends.
+type tableWriter struct {
+	turn  chan struct{} // holds one token
+	lanes map[ids.PartitionID]*writeLane
+}
+
+// writeLane is an idempotent producer of one partition, so that an append whose answer was lost can be sent again.
+type writeLane struct {
+	producer uint64
+	next     uint64
+}
+
+// tableWriters are the writers of all tables.
+type tableWriters struct {
+	mu sync.Mutex
+	of map[ids.StreamID]*tableWriter
+}
+
+func (w *tableWriters) writer(log ids.StreamID) *tableWriter {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.of == nil {
+		w.of = map[ids.StreamID]*tableWriter{}
+	}
+	t := w.of[log]
+	if t == nil {
+		t = &tableWriter{turn: make(chan struct{}, 1), lanes: map[ids.PartitionID]*writeLane{}}
+		t.turn <- struct{}{}
+		w.of[log] = t
+	}
+	return t
+}
+
+// configure forgets the tables that are gone.
+func (w *tableWriters) configure(c *catalog) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for log := range w.of {
+		if c.streams[log] == nil {
+			delete(w.of, log)
+		}
+	}
+}
+
+// lane returns the producer for a partition; renew makes it a new one.
+func (w *tableWriter) lane(p ids.PartitionID, renew bool) *writeLane {
+	l := w.lanes[p]
+	if l == nil || renew {
+		l = &writeLane{producer: rand.Uint64()>>1 + 1, next: 1}
+		w.lanes[p] = l
+	}
+	return l
+}
+
+// change runs INSERT, UPDATE or DELETE of a table. In a transaction it only checks what the statement does as of the
+// transaction's tick; COMMIT runs it.
+func (s *session) change(ctx context.Context, st sql.Statement) (string, error) {
+	ch, err := planned(ctx, s.n, func(c sql.Catalog) (*sql.Change, error) { return sql.PlanChange(st, c) })
+	if err != nil {
+		return "", err
+	}
+	if err := s.writable(string(ch.Kind)); err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.n.cfg.StatementTimeout)
+	defer cancel()
+	c := &changer{s: s, ch: ch, partitions: s.n.catalog().partitions(), done: map[ids.PartitionID]bool{}}
+	if err := c.prepare(); err != nil {
+		return "", err
+	}
+	if s.tx.status == txOpen {
+		if err := c.foresee(ctx); err != nil {
+			return "", err
+		}
+		s.tx.pending = append(s.tx.pending, pendingWrite{change: st})
+		return c.tag(), nil
+	}
+	w := s.n.tables.writer(ids.StreamID(ch.Table.Stream.Id))
+	select {
+	case <-w.turn:
+		defer func() { w.turn <- struct{}{} }()
+	case <-ctx.Done():
+		return "", fault.Wrap(fault.KindOfContext(ctx), ctx.Err(), "table %q: other statements change it", ch.Table.Name)
+	}
+	c.w = w
+	if err := c.run(ctx); err != nil {
+		return "", err
+	}
+	return c.tag(), nil
+}
+
+// changer carries one statement out.
+type changer struct {
+	s          *session
+	ch         *sql.Change
+	w          *tableWriter
+	enc        *record.Encoder
+	key        []int // the primary key's columns in the order of the record's key
+	partitions int
+	done       map[ids.PartitionID]bool // partitions in which the statement has taken effect
+	changed    int64
+}
+
+func (c *changer) prepare() (err error) {
+	for _, name := range c.ch.Table.Stream.PrimaryKey {
+		c.key = append(c.key, c.ch.Table.Columns.Index(name))
+	}
+	c.enc, err = record.NewEncoder(c.ch.Table.Stream)
+	return err
+}
+
+func (c *changer) tag() string {
+	if c.ch.Kind == sql.ChangeInsert {
+		return fmt.Sprintf("INSERT 0 %d", c.changed)
+	}
+	return fmt.Sprintf("%s %d", c.ch.Kind, c.changed)
+}
+
+// foresee evaluates without a change.
+func (c *changer) foresee(ctx context.Context) error {
+	l, err := c.s.layout(ctx, c.readPlan())
+	if err != nil {
+		return err
+	}
+	writes, err := c.evaluate(ctx, l)
+	if err != nil {
+		return err
+	}
+	size := len(c.ch.Table.Name) + 1024 // of the statement itself
+	for _, w := range writes {
+		c.changed += w.rows
+		size += w.b.Bytes()
+	}
+	return c.s.hold(size)
+}
+
+// write is what a statement appends to one partition.
+type write struct {
+	b    record.BatchBuilder
+	rows int64
+}
+
+// run evaluates and appends until every partition has taken its part.
+func (c *changer) run(ctx context.Context) error {
+	for attempt := 0; ; attempt++ {
+		l, err := c.s.layout(ctx, c.readPlan())
+		if err != nil {
+			return err
+		}
+		writes, err := c.evaluate(ctx, l)
+		if err != nil {
+			return err
+		}
+		again, err := c.append(ctx, writes, l.tick)
+		if err != nil || !again {
+			return err
+		}
+		// Whoever changed the table meanwhile is seen at the next tick.
+		if err := pause(ctx, time.Duration(1+rand.IntN(4*min(attempt+1, 8)))*time.Millisecond); err != nil {
+			return fault.Wrap(fault.Unavailable, err, "table %q: others change the same partitions all the time; retry", c.ch.Table.Name).
+				WithReason("TABLE_BUSY")
+		}
+	}
+}
+
+// readPlan is a plan that reads everything the statement does: its own and the table.
+func (c *changer) readPlan() *plan.Plan {
+	p := *c.ch.Plan
+	p.Stages = append(p.Stages[:len(p.Stages):len(p.Stages)], plan.Stage{Ops: []plan.Op{{Kind: plan.OpScan, Scan: c.tableScan()}}})
+	return &p
+}
+
+func (c *changer) tableScan() *plan.Scan {
+	scan := &plan.Scan{Kind: plan.ScanView, Object: c.ch.Table.ID, Name: c.ch.Table.Name}
+	for _, f := range c.ch.Table.Columns {
+		scan.Columns = append(scan.Columns, f.Name)
+	}
+	return scan
+}
+
+// evaluate works out the records of the partitions that aren't done, at l's tick.
+func (c *changer) evaluate(ctx context.Context, l *layout) (map[ids.PartitionID]*write, error) {
+	rows := record.NewDelta(c.ch.Plan.Output, 0)
+	size := int64(0)
+	err := c.s.n.query(ctx, c.ch.Plan, l, func(d *record.Delta) error {
+		if size += deltaBytes(d); size > c.s.n.cfg.QueryMemoryBytes {
+			return fault.SQL(fault.TooLarge, "54000", "the statement changes more than fits into %d bytes; change fewer rows at a time", c.s.n.cfg.QueryMemoryBytes)
+		}
+		for i := range d.N {
+			for range d.Weight(i) {
+				rows.AppendRow(d, i, 1)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if c.ch.Kind == sql.ChangeInsert {
+		return c.inserts(ctx, l, rows)
+	}
+	return c.changes(rows)
+}
+
+// changes makes the records of UPDATE and DELETE. A row that the query finds more than once is changed once.
+func (c *changer) changes(rows *record.Delta) (map[ids.PartitionID]*write, error) {
+	out := map[ids.PartitionID]*write{}
+	seen := map[string]bool{}
+	n := len(c.ch.Table.Columns)
+	for i := range rows.N {
+		key := c.keyOf(rows, i)
+		p := ring.Partition(key, c.partitions)
+		if c.done[p] || seen[string(key)] {
+			continue
+		}
+		seen[string(key)] = true
+		w := writeOf(out, p)
+		w.rows++
+		if c.ch.Kind == sql.ChangeDelete {
+			w.b.Add(key, true, nil)
+			continue
+		}
+		if err := c.row(w, &record.Delta{N: rows.N, Cols: rows.Cols[n:]}, i); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// inserts makes the records of INSERT.
+func (c *changer) inserts(ctx context.Context, l *layout, rows *record.Delta) (map[ids.PartitionID]*write, error) {
+	keys := make([][]byte, rows.N)
+	for i := range rows.N {
+		for _, k := range c.key {
+			if rows.Cols[k].Null(i) {
+				return nil, notNull(c.ch.Table, k)
+			}
+		}
+		keys[i] = c.keyOf(rows, i)
+	}
+	exists, err := c.existing(ctx, l, rows)
+	if err != nil {
+		return nil, err
+	}
+	out := map[ids.PartitionID]*write{}
+	for i, key := range keys {
+		p := ring.Partition(key, c.partitions)
+		if c.done[p] {
+			continue
+		}
+		if exists[string(key)] {
+			if c.ch.OnConflict == sql.ConflictNothing {
+				continue
+			}
+			return nil, fault.SQL(fault.Exists, "23505", "table %q has a row with the key %s already", c.ch.Table.Name, keyText(c.ch.Table, rows, i, c.key)).
+				WithReason("DUPLICATE_KEY")
+		}
+		exists[string(key)] = true
+		w := writeOf(out, p)
+		w.rows++
+		if err := c.row(w, rows, i); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func writeOf(out map[ids.PartitionID]*write, p ids.PartitionID) *write {
+	if out[p] == nil {
+		out[p] = &write{}
+	}
+	return out[p]
+}
+
+// row adds the record of row i of d, whose columns are the table's.
+func (c *changer) row(w *write, d *record.Delta, i int) error {
+	for k, col := range c.ch.Table.Stream.Columns {
+		if col.NotNull && d.Cols[k].Null(i) {
+			return notNull(c.ch.Table, k)
+		}
+	}
+	value, err := c.enc.Encode(nil, d, i)
+	if err != nil {
+		return err
+	}
+	if len(value) > c.s.n.cfg.MaxRecordBytes {
+		return tooLarge(i, len(value), c.s.n.cfg.MaxRecordBytes)
+	}
+	w.b.Add(nil, false, value)
+	return nil
+}
+
+func notNull(table *sql.Object, col int) error {
+	return fault.SQL(fault.Invalid, "23502", "null value in column %q of table %q violates its not-null constraint", table.Columns[col].Name, table.Name)
+}
+
+// keyOf returns the key of the record of row i.
+func (c *changer) keyOf(d *record.Delta, i int) []byte {
+	values := make([]record.Value, len(c.key))
+	for k, col := range c.key {
+		values[k] = d.Cols[col].Value(i)
+	}
+	return record.AppendKey(nil, values)
+}
+
+// keyText shows a key as PostgreSQL does: (a, b)=(1, x).
+func keyText(table *sql.Object, d *record.Delta, i int, key []int) string {
+	var names, values bytes.Buffer
+	for k, col := range key {
+		if k > 0 {
+			names.WriteString(", ")
+			values.WriteString(", ")
+		}
+		names.WriteString(table.Columns[col].Name)
+		values.Write(record.AppendText(nil, &d.Cols[col], i))
+	}
+	return fmt.Sprintf("(%s)=(%s)", names.Bytes(), values.Bytes())
+}
+
+// append appends each partition's records on the condition that nothing changed there since tick, and says whether
+// something did.
+func (c *changer) append(ctx context.Context, writes map[ids.PartitionID]*write, tick ids.Tick) (again bool, err error) {
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	for p, w := range writes {
+		lane := c.w.lane(p, false)
+		g.Go(func() error {
+			stamped, err := c.send(ctx, p, w, lane, tick)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case reasonIs(err, partition.ReasonChanged):
+				again = true
+				return nil
+			case err != nil:
+				c.w.lane(p, true) // whether its last batch was appended is unknown
+				return err
+			}
+			c.done[p] = true
+			c.changed += w.rows
+			c.s.seen = max(c.s.seen, stamped)
+			return nil
+		})
+	}
+	return again, g.Wait()
+}
+
+func reasonIs(err error, reason string) bool {
+	var f *fault.Error
+	return errors.As(err, &f) && f.GetReason() == reason
+}
+
+// send appends one batch and sends it again until its answer is known.
+func (c *changer) send(ctx context.Context, p ids.PartitionID, w *write, lane *writeLane, tick ids.Tick) (ids.Tick, error) {
+	payload := w.b.Payload()
+	if len(payload) > c.s.n.cfg.MaxMessageBytes/2 {
+		return 0, fault.SQL(fault.TooLarge, "54000", "the statement changes %d bytes in partition %d, the limit is %d; change fewer rows at a time",
+			len(payload), p, c.s.n.cfg.MaxMessageBytes/2)
+	}
+	batch := &millracev1.Batch{
+		Partition: uint32(p), ProducerId: lane.producer, Sequence: lane.next, Count: uint32(w.b.Count()),
+		UncompressedBytes: uint32(len(payload)), Crc32C: record.Checksum(payload), Payload: payload,
+	}
+	shrink(batch)
+	for {
+		appended, err := c.sendOnce(ctx, batch, tick)
+		switch {
+		case err == nil:
+			lane.next++
+			return ids.Tick(appended.Tick), nil
+		case !fault.Retryable(err):
+			return 0, err
+		}
+		if perr := pause(ctx, retryPause); perr != nil {
+			return 0, fault.Wrap(fault.Unavailable, err, "table %q: whether partition %d has taken the change is unknown", c.ch.Table.Name, p).
+				WithReason("OUTCOME_UNKNOWN")
+		}
+	}
+}
+
+func (c *changer) sendOnce(ctx context.Context, batch *millracev1.Batch, tick ids.Tick) (*millracev1.Appended, error) {
+	type answer struct {
+		appended *millracev1.Appended
+		err      error
+	}
+	got := make(chan answer, 1)
+	c.s.n.router.append(ctx, appendJob{
+		stream: c.ch.Table.Stream, batch: batch, seenTick: c.s.seen, since: tick,
+		done: func(a *millracev1.Appended, err error) { got <- answer{a, err} },
+	})
+	select {
+	case a := <-got:
+		return a.appended, a.err
+	case <-ctx.Done():
+		return nil, fault.Wrap(fault.Unavailable, ctx.Err(), "append to partition %d", batch.Partition)
+	}
+}

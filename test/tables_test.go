@@ -1,0 +1,106 @@
+package test
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestTables(t *testing.T) {
+	s := serve(t, "tables")
+	a := s.grpc
+	answer(t, a, "json", `CREATE TABLE airports (code TEXT PRIMARY KEY, city TEXT NOT NULL, runways BIGINT);
+		INSERT INTO airports VALUES ('JFK', 'New York', 4), ('LGA', 'New York', 2), ('SFO', 'San Francisco', 4)`)
+	all := `SELECT * FROM airports ORDER BY code`
+	fails(t, a, `INSERT INTO airports VALUES ('OAK', 'Oakland', 4), ('JFK', 'x', 1)`, "(code)=(JFK) already")
+	fails(t, a, `INSERT INTO airports VALUES ('OAK', 'Oakland', 4), ('OAK', 'x', 1)`, "(code)=(OAK) already")
+	fails(t, a, `INSERT INTO airports VALUES ('OAK', NULL, 4)`, "not-null")
+	fails(t, a, `INSERT INTO airports VALUES (NULL, 'x', 4)`, "not-null")
+	fails(t, a, `UPDATE airports SET city = NULL`, "not-null")
+	fails(t, a, `UPDATE airports SET runways = runways / 0`, "division by zero")
+	answers(t, a, all, `{"code":"JFK","city":"New York","runways":4}`, `{"code":"LGA","city":"New York","runways":2}`, `{"code":"SFO","city":"San Francisco","runways":4}`)
+	answer(t, a, "json", `UPDATE airports SET runways = runways + 1 WHERE city LIKE 'New%';
+		INSERT INTO airports VALUES ('SFO', 'x', 1), ('ZRH', 'Zurich', NULL) ON CONFLICT (code) DO NOTHING; DELETE FROM airports WHERE code = 'LGA'`)
+	answers(t, a, all, `{"code":"JFK","city":"New York","runways":5}`, `{"code":"SFO","city":"San Francisco","runways":4}`, `{"code":"ZRH","city":"Zurich","runways":null}`)
+	// Records replace and delete rows; what has no key or a NULL where none may be is a dead letter.
+	sends(t, a, "airports", `{"code":"ZRH","city":"Zürich","runways":3}`, `{"code":"SFO","_deleted":true}`, `{"city":"Nowhere"}`, `{"code":"JFK"}`, `{"code":"nope","_deleted":true}`)
+	answers(t, a, all, `{"code":"JFK","city":"New York","runways":5}`, `{"code":"ZRH","city":"Zürich","runways":3}`)
+	answers(t, a, `SHOW TABLES`, fmt.Sprintf(`{"name":"airports","format":"json","key":"code","rows":2,"records":%d,"bytes":%v,"dead":2,"state_bytes":%v}`,
+		12, one(t, a, "SHOW TABLES")["bytes"], one(t, a, "SHOW TABLES")["state_bytes"]))
+	fails(t, a, `DROP STREAM airports`, "is a table")
+	answer(t, a, "json", `DROP TABLE airports`)
+	fails(t, a, all, "airports")
+}
+
+func TestTableKeyOfSeveralColumns(t *testing.T) {
+	a := serve(t, "table-keys").grpc
+	answer(t, a, "json", `CREATE TABLE seats (flight BIGINT, seat TEXT, at TIMESTAMPTZ, who TEXT, PRIMARY KEY (seat, flight));
+		INSERT INTO seats (flight, seat, who) VALUES (1, '1A', 'Ann'), (1, '1B', 'Bob'), (2, '1A', 'Cy')`)
+	fails(t, a, `INSERT INTO seats (flight, seat) VALUES (1, '1A')`, "(seat, flight)=(1A, 1) already")
+	answer(t, a, "json", `UPDATE seats SET who = 'Dee', at = '2026-01-01' WHERE flight = 1 AND seat = '1B'; DELETE FROM seats WHERE who = 'Ann'`)
+	answers(t, a, `SELECT flight, seat, at, who FROM seats ORDER BY 1, 2`,
+		`{"flight":1,"seat":"1B","at":"2026-01-01T00:00:00.000000Z","who":"Dee"}`, `{"flight":2,"seat":"1A","at":null,"who":"Cy"}`)
+}
+
+// TestTableStatementsExclude lets statements at three nodes change one row at once, and a node die meanwhile: every one
+// that was told to have worked counts once, and no key is inserted twice.
+func TestTableStatementsExclude(t *testing.T) {
+	nodes := cluster(t, 3)
+	answer(t, nodes[0].grpc, "json", `CREATE TABLE counters (name TEXT PRIMARY KEY, n BIGINT); INSERT INTO counters VALUES ('x', 0)`)
+	var mu sync.Mutex
+	added, unknown, inserted := 0, 0, map[int]int{}
+	var wg sync.WaitGroup
+	for w := range 6 {
+		addr := nodes[w%2].grpc // the third one dies
+		wg.Go(func() {
+			for i := range 12 {
+				if w == 0 && i == 3 {
+					nodes[2].kill()
+				}
+				r := cli(t, nil, "sql", "--addr", addr, "-c", "UPDATE counters SET n = n + 1 WHERE name = 'x'")
+				mu.Lock()
+				switch {
+				case r.code == 0:
+					added++
+				case strings.Contains(r.err, "unknown"):
+					unknown++
+				}
+				mu.Unlock()
+				r = cli(t, nil, "sql", "--addr", addr, "-c", fmt.Sprintf("INSERT INTO counters VALUES ('%d', 1)", i))
+				mu.Lock()
+				if r.code == 0 {
+					inserted[i]++
+				} else if !strings.Contains(r.err, "already") && !strings.Contains(r.err, "unavailable") && !strings.Contains(r.err, "retry") {
+					t.Errorf("INSERT: %s", r.err)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	for key, times := range inserted {
+		if times > 1 {
+			t.Errorf("key %d was inserted %d times", key, times)
+		}
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		got, err := one(t, nodes[0].grpc, "SELECT n FROM counters WHERE name = 'x'")["n"].(json.Number).Int64()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := int(got)
+		if n >= added && n <= added+unknown {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of 72 updates worked, %d may have, and the counter is at %d", added, unknown, n)
+		}
+	}
+	if added < 12 {
+		t.Errorf("only %d updates worked", added)
+	}
+}
