@@ -18,6 +18,7 @@ type closedPart struct {
 	closed ids.Tick // by anyone
 	epoch  ids.Epoch
 	here   ids.Tick // closed by this node's replica in that epoch
+	end    uint64   // of the log then
 	// base is how far any stream may have got records that nobody told of: those of earlier epochs, or before this
 	// node was started.
 	base ids.Tick
@@ -68,9 +69,21 @@ func (b *board) closeHere(c Closing) (before ids.Tick, first bool) {
 	for _, d := range c.Data {
 		b.setLast(d.Stream, c.Partition, d.Tick)
 	}
-	p.here = max(p.here, c.Tick)
+	if c.Tick >= p.here {
+		p.here, p.end = c.Tick, c.End
+	}
 	p.closed = max(p.closed, c.Tick)
 	return before, first
+}
+
+// endHere is closedHere, with the end of the partition's log then.
+func (b *board) endHere(p ids.PartitionID, epoch ids.Epoch) (ids.Tick, uint64) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if b.parts[p].epoch != epoch {
+		return 0, 0
+	}
+	return b.parts[p].here, b.parts[p].end
 }
 
 func (b *board) setLast(stream ids.StreamID, p ids.PartitionID, tick ids.Tick) {

@@ -69,7 +69,8 @@ type testCluster struct {
 	tick  ids.Tick
 	model *model
 	wrap  func(*storage.Store) Store
-	ahead ids.Tick // how far a new view's created_tick lies above the last closed one
+	peers func(Peers) Peers // around the connections, if set
+	ahead ids.Tick          // how far a new view's created_tick lies above the last closed one
 }
 
 func newTestCluster(t testing.TB, nodes, partitions int, cfg func(*Config)) *testCluster {
@@ -172,9 +173,11 @@ func (c *testCluster) start(n *testNode) {
 	if c.wrap != nil {
 		deps = c.wrap(store)
 	}
-	rt, err := New(cfg, Deps{Store: deps, Logs: n, Logger: quiet(), Peers: peersFunc(func(to ids.NodeID) (grpc.ClientConnInterface, error) {
-		return n.conn(c, to)
-	})})
+	var peers Peers = peersFunc(func(to ids.NodeID) (grpc.ClientConnInterface, error) { return n.conn(c, to) })
+	if c.peers != nil {
+		peers = c.peers(peers)
+	}
+	rt, err := New(cfg, Deps{Store: deps, Logs: n, Logger: quiet(), Peers: peers})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -46,6 +46,9 @@ type Config struct {
 	RetryMin, RetryMax time.Duration
 	// ShareWait is how long a new scan of a view's history waits for the other nodes' readers, to be read once for all.
 	ShareWait time.Duration
+
+	// Ship is how state gets to the other replicas.
+	Ship ShipConfig
 }
 
 // DefaultConfig returns the defaults; NodeID and Workers must be set.
@@ -64,6 +67,7 @@ func DefaultConfig() Config {
 		RetryMin:        10 * time.Millisecond,
 		RetryMax:        2 * time.Second,
 		ShareWait:       200 * time.Millisecond,
+		Ship:            DefaultShipConfig(),
 	}
 }
 
@@ -100,7 +104,7 @@ func (c *Config) Validate() error {
 	case c.ShareWait < 0:
 		return fault.New(fault.Invalid, "stage: ShareWait must not be negative")
 	}
-	return nil
+	return c.Ship.validate()
 }
 
 // LogBatch is one committed batch of a stream's log.
@@ -142,6 +146,7 @@ type Closing struct {
 	Partition ids.PartitionID
 	Epoch     ids.Epoch
 	Tick      ids.Tick
+	End       uint64       // of the partition's log: who has it up to there, committed, has all up to Tick
 	Data      []StreamTick // streams that got records since the partition's last Closing
 }
 

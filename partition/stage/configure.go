@@ -22,6 +22,7 @@ func (rt *Runtime) Configure(st *internalv1.ClusterState) {
 	moved := movedPrimaries(rt.state, st)
 	rt.state = st
 	rt.board.resize(int(st.PartitionCount))
+	rt.ship.prepare(st)
 	here := rt.primaryEpochs(st)
 	rt.dropViews(st)
 	rt.addViews(st)
@@ -33,6 +34,7 @@ func (rt *Runtime) Configure(st *internalv1.ClusterState) {
 		s.forgetDurable(moved)
 	}
 	rt.configureTargets(st, here, first)
+	rt.ship.configure(st)
 	rt.publish(st, here)
 	rt.configureFeeds(st)
 	streams := map[ids.StreamID]bool{}
@@ -214,6 +216,10 @@ func (rt *Runtime) configureTargets(st *internalv1.ClusterState, here map[ids.Pa
 			k := viewPartition{id, p}
 			if rt.targets[k] != nil {
 				continue
+			}
+			if err := rt.ship.discard(laneKey{view: id, p: p}, v.created); err != nil {
+				rt.failView(v, err)
+				break
 			}
 			t, err := loadTarget(rt, v, p)
 			if err != nil {

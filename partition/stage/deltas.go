@@ -210,6 +210,7 @@ func (l *deltaLog) readBlocks(r storage.Reader, after, below ids.Tick, take func
 	if err != nil {
 		return false, err
 	}
+	last := after // blocks that different primaries have made may overlap
 	for ok := it.First(); ok; ok = it.Next() {
 		block := append([]byte(nil), it.Value()...)
 		for len(block) > 0 {
@@ -222,6 +223,10 @@ func (l *deltaLog) readBlocks(r storage.Reader, after, below ids.Tick, take func
 			if d.tick > below {
 				return true, it.Close()
 			}
+			if d.tick <= last {
+				continue
+			}
+			last = d.tick
 			if !take(d) {
 				return false, it.Close()
 			}

@@ -15,6 +15,7 @@ import (
 // Register adds the exchange's service to a gRPC server.
 func (rt *Runtime) Register(s grpc.ServiceRegistrar) {
 	internalv1.RegisterExchangeServer(s, exchangeServer{rt: rt})
+	registerShipping(s, rt)
 }
 
 type exchangeServer struct {

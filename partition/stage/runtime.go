@@ -35,6 +35,7 @@ type Runtime struct {
 	tasks  sync.WaitGroup // goroutines besides the workers
 	sched  *scheduler
 	board  *board
+	ship   *shipper
 	look   chan struct{} // buffered: the board has news, or a view failed
 	dirty  atomic.Int64  // bytes in memory that aren't stored, of all targets
 	warm   atomic.Int64  // targets with a cache worth mentioning
@@ -88,6 +89,7 @@ func New(cfg Config, d Deps) (*Runtime, error) {
 		links: map[ids.NodeID]*link{}, held: map[ids.PartitionID]bool{},
 	}
 	rt.ctx, rt.cancel = context.WithCancel(context.Background())
+	rt.ship = newShipper(rt)
 	rt.all.Store(&inventory{})
 	rt.outlets.Store(&[]*outlet{})
 	return rt, nil
@@ -114,6 +116,7 @@ func (rt *Runtime) shut() {
 	rt.mu.Lock()
 	rt.stopped = true
 	rt.cancel()
+	rt.ship.in.stop()
 	inv := *rt.all.Load()
 	inv.views, inv.find, inv.byStream = nil, nil, nil
 	rt.all.Store(&inv)

@@ -368,7 +368,7 @@ func (t *target) flush() error {
 		return err
 	}
 	b.Set(storage.StateKey(t.view.id, t.p, spaceProgress, nil), progress)
-	if err := t.rt.store.Commit(b, false); err != nil {
+	if err := t.rt.ship.commit(t, t.applied, t.deltas.floorAfter(), b); err != nil {
 		return err
 	}
 	t.table.written()
