@@ -58,7 +58,13 @@ func (e *extremes) reset() {
 	e.bytes, e.waste = shrink(e.bytes, len(e.bytes)), 0
 }
 
-func (e *extremes) clear(s int)      { e.seen[s] = false }
+func (e *extremes) clear(s int) {
+	if e.seen[s] && e.typ.Varlen() {
+		e.waste += e.spots[s].n
+	}
+	e.seen[s] = false
+}
+
 func (e *extremes) empty(s int) bool { return !e.seen[s] }
 
 func (e *extremes) update(slots []int32, in *record.Delta) error {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
@@ -35,7 +36,13 @@ type aggregate struct {
 	masked   map[int]*record.Delta
 	indexed  []*indexedExtremes
 	sets     []*multiset
-	whole    bool // what the accumulators keep is all in their entries
+	session  bool // phase partial: the last two keys are times of sessions
+	runs     keyRuns
+	merged   []bool // slots that another one has taken up, or that have no session
+	whole    bool   // what the accumulators keep is all in their entries
+	variant  variant
+	expiry   *expiry // groups are forgotten by a time that leads their keys in the state
+	keyOrder []int   // of the columns in the state's keys
 	buf      *record.Delta
 	keyCols  *record.Delta // keys of the tick's groups
 	key      []byte
@@ -50,12 +57,21 @@ type aggregate struct {
 
 const groupVersion = 1
 
+// variant keeps groups that aren't single rows of the state: windows made of panes, sessions.
+type variant interface {
+	// endTick takes the tick's n groups, which are in the aggregate's slots below n, and appends to its buf.
+	endTick(n int, marks Marks) error
+	holder
+}
+
 func newAggregate(b *builder) (operator, error) {
 	p := b.op.Aggregate
 	a := &aggregate{
 		index: b.index, phase: p.Phase, keys: p.Keys, aggs: p.Aggs, out: b.out, errs: b.errs, state: b.env.State,
 		keep: b.keep, buf: record.NewDelta(b.out.schema, 0),
 	}
+	a.whole = p.Panes != nil || p.Session != nil
+	a.session = p.Session != nil && p.Phase == plan.AggPartial
 	a.global = len(p.Keys) == 0 && p.Phase != plan.AggPartial && b.env.Partition == 0
 	if err := a.checkPlan(b); err != nil {
 		return nil, err
@@ -70,6 +86,7 @@ func newAggregate(b *builder) (operator, error) {
 	for i, k := range p.Keys {
 		keySchema[i] = b.in.schema[k]
 	}
+	var err error
 	a.table = newGroupTable(keySchema, false)
 	a.keyCols = record.NewDelta(keySchema, 0)
 	if err := a.makeAccumulators(b); err != nil {
@@ -80,6 +97,12 @@ func newAggregate(b *builder) (operator, error) {
 	}
 	if b.out.distinct == nil {
 		b.out.distinct = []int{}
+	}
+	if a.variant, err = newVariant(a, b); err != nil || a.variant != nil {
+		return a, err
+	}
+	if err := a.expireBy(b); err != nil {
+		return nil, err
 	}
 	if a.global && a.keep {
 		_, ok, err := a.state.Get([]byte{a.index})
@@ -165,8 +188,56 @@ func (a *aggregate) addAccumulator(acc accumulator, first, filter int) {
 	a.filters = append(a.filters, filter)
 }
 
+// expireBy puts the keys' columns in the order that they have in the state: first the one that a group is forgotten by.
+func (a *aggregate) expireBy(b *builder) error {
+	p := b.op.Aggregate
+	for k := range p.Keys {
+		a.keyOrder = append(a.keyOrder, k)
+	}
+	if p.Expire == nil || p.Phase == plan.AggPartial || !a.keep {
+		return nil
+	}
+	at := p.Expire.Col
+	if at < 0 || at >= len(p.Keys) || b.out.schema[at].Type != record.TimestampTZ || p.Expire.Delay < 0 {
+		return defect("operator %d forgets groups by column %d, which is no time among its keys", b.index, at)
+	}
+	a.keyOrder = append([]int{at}, slices.Delete(a.keyOrder, at, at+1)...)
+	var err error
+	a.expiry, err = newExpiry(a.state, []byte{a.index}, p.Expire)
+	return err
+}
+
+// newVariant returns the variant that the plan asks for, nil for none.
+func newVariant(a *aggregate, b *builder) (variant, error) {
+	p := b.op.Aggregate
+	if p.Panes == nil && p.Session == nil {
+		return nil, nil
+	}
+	n := len(p.Keys)
+	if n < 2 || p.Phase != plan.AggFinal && !a.session || p.Panes != nil && p.Session != nil {
+		return nil, defect("operator %d groups by panes or sessions in phase %s with %d keys", b.index, p.Phase, n)
+	}
+	for _, k := range p.Keys[n-2:] {
+		if err := b.column(k, record.TimestampTZ); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case a.session:
+		return nil, nil
+	case p.Panes != nil:
+		return newPaneGroups(a, b)
+	}
+	return newSessionGroups(a, b)
+}
+
 // nextDue tells of the first row of the group that always exists.
-func (a *aggregate) nextDue() (int64, bool) { return NoWatermark, a.global && !a.started }
+func (a *aggregate) nextDue() (int64, bool) {
+	if a.variant != nil {
+		return a.variant.nextDue()
+	}
+	return NoWatermark, a.global && !a.started
+}
 
 // checkPlan checks the columns that the aggregate reads and writes.
 func (a *aggregate) checkPlan(b *builder) error {
@@ -331,8 +402,19 @@ func (a *aggregate) assign(in *record.Delta) ([]int32, error) {
 	return a.slotsOf0[:in.N], nil
 }
 
-func (a *aggregate) endTick(ids.Tick, Marks) error {
+func (a *aggregate) endTick(_ ids.Tick, marks Marks) error {
 	n := a.table.n
+	if a.variant != nil {
+		return a.endVariant(n, marks)
+	}
+	err := a.endGroups(n)
+	if err == nil && a.expiry != nil {
+		err = a.expiry.end(marks.Horizon)
+	}
+	return err
+}
+
+func (a *aggregate) endGroups(n int) error {
 	if n == 0 && (!a.global || a.started) {
 		a.ended = !a.keep && a.phase != plan.AggPartial
 		return nil
@@ -344,7 +426,12 @@ func (a *aggregate) endTick(ids.Tick, Marks) error {
 	a.buf.Reset()
 	var err error
 	if a.phase == plan.AggPartial {
-		err = a.flushPartials(n)
+		if a.session {
+			err = a.mergeSessions(n)
+		}
+		if err == nil {
+			err = a.flushPartials(n)
+		}
 	} else {
 		a.ended = !a.keep
 		err = a.flushGroups(n)
@@ -357,6 +444,73 @@ func (a *aggregate) endTick(ids.Tick, Marks) error {
 	}
 	a.reset()
 	return nil
+}
+
+// endVariant ends a tick of groups that aren't single rows of the state.
+func (a *aggregate) endVariant(n int, marks Marks) error {
+	a.buf.Reset()
+	for _, m := range a.sets {
+		if err := m.settle(); err != nil {
+			return err
+		}
+	}
+	if err := a.variant.endTick(n, marks); err != nil {
+		return err
+	}
+	if err := a.out.emit(a.buf); err != nil {
+		return err
+	}
+	a.ended = !a.keep
+	a.reset()
+	return nil
+}
+
+// flushBuf emits what was gathered once it is much.
+func (a *aggregate) flushBuf() error {
+	if a.buf.N < chunkRows-1 {
+		return nil
+	}
+	err := a.out.emit(a.buf)
+	a.buf.Reset()
+	return err
+}
+
+// clearSlot empties slot s, of n.
+func (a *aggregate) clearSlot(s, n int) {
+	a.rows = extend(a.rows, max(n, len(a.rows)))
+	a.rows[s] = 0
+	for _, acc := range a.accs {
+		acc.grow(len(a.rows))
+		acc.clear(s)
+	}
+}
+
+// addSlot adds slot src to slot dst.
+func (a *aggregate) addSlot(dst, src int) {
+	a.rows[dst] += a.rows[src]
+	for _, acc := range a.accs {
+		acc.add(dst, src)
+	}
+}
+
+// loadSlot sets slot s to the stored rows and accumulators that src begins with.
+func (a *aggregate) loadSlot(s int, src []byte) (rest []byte, ok bool) {
+	a.rows[s], rest, ok = readInt(src)
+	for _, acc := range a.accs {
+		if ok {
+			rest, ok = acc.load(s, rest)
+		}
+	}
+	return rest, ok
+}
+
+// storeSlot appends what loadSlot reads.
+func (a *aggregate) storeSlot(dst []byte, s int) []byte {
+	dst = binary.AppendVarint(dst, a.rows[s])
+	for _, acc := range a.accs {
+		dst = acc.store(dst, s)
+	}
+	return dst
 }
 
 func (a *aggregate) reset() {
@@ -390,11 +544,42 @@ func (a *aggregate) nothing(s int) bool {
 	return true
 }
 
+// mergeSessions adds up, in phase partial, the tick's groups that are in one session. What a session takes up is left in
+// the slot of its first group, whose end grows.
+func (a *aggregate) mergeSessions(n int) error {
+	for _, m := range a.sets {
+		if err := m.settle(); err != nil {
+			return err
+		}
+	}
+	nk := len(a.keys) - 2
+	if err := a.runs.sort(a, n, nk); err != nil {
+		return err
+	}
+	starts, ends := a.keyCols.Cols[nk].Ints, a.keyCols.Cols[nk+1].Ints
+	a.merged = resize(a.merged, n)
+	fill(a.merged, true)
+	return a.runs.each(a, func(_ []byte, slots []int32) error {
+		first := slots[0]
+		a.merged[first] = false
+		for _, s := range slots[1:] {
+			if starts[s] >= ends[first] {
+				first = s
+				a.merged[first] = false
+				continue
+			}
+			ends[first] = max(ends[first], ends[s])
+			a.addSlot(int(first), int(s))
+		}
+		return nil
+	})
+}
+
 // flushPartials emits the tick's groups.
 func (a *aggregate) flushPartials(n int) error {
 	a.buf.Weights = nil
 	for s := range n {
-		if a.nothing(s) {
+		if a.nothing(s) || a.session && a.merged[s] {
 			continue
 		}
 		for round, more := 0, true; more; round++ {
@@ -412,7 +597,12 @@ func (a *aggregate) flushPartials(n int) error {
 
 func (a *aggregate) appendPartial(s, round int) (more bool) {
 	cols := a.buf.Cols
-	if len(a.keys) > 0 {
+	switch {
+	case a.session:
+		for k := range a.keys {
+			cols[k].AppendFrom(&a.keyCols.Cols[k], s)
+		}
+	case len(a.keys) > 0:
 		a.table.appendKeys(cols[:len(a.keys)], s, s+1)
 	}
 	col := len(a.keys)
@@ -451,11 +641,8 @@ func (a *aggregate) flushGroups(n int) error {
 		if err := a.flushGroup(s, n); err != nil {
 			return err
 		}
-		if a.buf.N >= chunkRows-1 {
-			if err := a.out.emit(a.buf); err != nil {
-				return err
-			}
-			a.buf.Reset()
+		if err := a.flushBuf(); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -464,8 +651,11 @@ func (a *aggregate) flushGroups(n int) error {
 // flushGroup merges slot s with what is stored of its group, which is loaded to slot `stored`.
 func (a *aggregate) flushGroup(s, stored int) error {
 	a.key = append(a.key[:0], a.index)
-	for k := range a.keys {
+	for _, k := range a.keyOrder {
 		a.key = record.AppendOrdered(a.key, &a.keyCols.Cols[k], s)
+	}
+	if a.expiry != nil && !a.keyCols.Cols[a.keyOrder[0]].Null(s) {
+		a.expiry.first.note(a.keyCols.Cols[a.keyOrder[0]].Ints[s])
 	}
 	had, err := a.load(stored)
 	if err != nil {
@@ -534,14 +724,7 @@ func (a *aggregate) decode(v []byte, stored int) error {
 	if len(v) == 0 || v[0] != groupVersion {
 		return corrupted("a group of operator %d has an entry of another version", a.index)
 	}
-	rows, rest, ok := readInt(v[1:])
-	a.rows[stored] = rows
-	for _, acc := range a.accs {
-		if ok {
-			rest, ok = acc.load(stored, rest)
-		}
-	}
-	if !ok || len(rest) > 0 {
+	if rest, ok := a.loadSlot(stored, v[1:]); !ok || len(rest) > 0 {
 		return corrupted("a group of operator %d has an entry that doesn't decode", a.index)
 	}
 	return nil
@@ -555,10 +738,7 @@ func (a *aggregate) store(s int, had bool) error {
 		}
 		return nil
 	}
-	a.entry = binary.AppendVarint(append(a.entry[:0], groupVersion), a.rows[s])
-	for _, acc := range a.accs {
-		a.entry = acc.store(a.entry, s)
-	}
+	a.entry = a.storeSlot(append(a.entry[:0], groupVersion), s)
 	if had && bytes.Equal(a.entry, a.old) {
 		return nil
 	}
@@ -571,6 +751,12 @@ func (a *aggregate) appendResult(s, from int, weight int64) error {
 	for k := range a.keys {
 		cols[k].AppendFrom(&a.keyCols.Cols[k], s)
 	}
+	return a.appendResults(from, weight)
+}
+
+// appendResults ends a row, of which the keys are there, with the results of slot `from`.
+func (a *aggregate) appendResults(from int, weight int64) error {
+	cols := a.buf.Cols
 	for i := range a.aggs {
 		c := &cols[len(a.keys)+i]
 		if err := a.accs[a.of[i]].result(a.aggs[i].Func, from, c); err != nil {

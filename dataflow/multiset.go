@@ -334,8 +334,12 @@ func (m *multiset) appendValue(dst []byte, c int32) []byte {
 // partial packs the tick's changes of slot s as a list (see list).
 func (m *multiset) partial(s, round int, out []record.Column) bool {
 	nf := len(m.filters)
-	if round > 0 || !m.touched[s] {
+	switch {
+	case round > 0 || !m.whole && !m.touched[s] || m.whole && len(m.lists[s]) == 0:
 		out[0].AppendNull()
+		return false
+	case m.whole:
+		out[0].AppendBytes(m.lists[s])
 		return false
 	}
 	m.entry = m.entry[:0]

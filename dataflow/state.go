@@ -84,6 +84,37 @@ func (s *MemState) Delete(key []byte) error {
 	return nil
 }
 
+// DeleteRange implements RangeDeleter.
+func (s *MemState) DeleteRange(lo, hi []byte) error {
+	s.place()
+	for len(s.blocks) > 0 {
+		b := s.block(string(lo))
+		from, _ := slices.BinarySearch(s.blocks[b], string(lo))
+		if from == len(s.blocks[b]) {
+			if b++; b == len(s.blocks) {
+				return nil
+			}
+			from = 0
+		}
+		block := s.blocks[b]
+		to := len(block)
+		if hi != nil {
+			to, _ = slices.BinarySearch(block, string(hi))
+		}
+		if to <= from {
+			return nil
+		}
+		for _, k := range block[from:to] {
+			s.free = append(s.free, s.index[k])
+			delete(s.index, k)
+		}
+		if s.blocks[b] = slices.Delete(block, from, to); len(s.blocks[b]) == 0 {
+			s.blocks = slices.Delete(s.blocks, b, b+1)
+		}
+	}
+	return nil
+}
+
 // Len returns the number of entries.
 func (s *MemState) Len() int { return len(s.index) }
 

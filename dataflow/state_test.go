@@ -16,6 +16,15 @@ func TestMemState(t *testing.T) {
 		space := 1 + rng.IntN(3000)
 		for step := range 3000 {
 			key := fmt.Sprintf("%04d", rng.IntN(space))
+			if rng.IntN(100) == 0 {
+				lo, hi := fmt.Sprintf("%04d", rng.IntN(space)), fmt.Sprintf("%04d", rng.IntN(space))
+				s.DeleteRange([]byte(lo), []byte(hi))
+				for k := range model {
+					if k >= lo && k < hi {
+						delete(model, k)
+					}
+				}
+			}
 			switch rng.IntN(10) {
 			case 0, 1, 2, 3, 4:
 				v := strings.Repeat("v", rng.IntN(9))

@@ -36,7 +36,8 @@ type Hop struct {
 
 // Panes makes windows of panes: Size, Slide, Offset and Cumulate are Hop's. The input has a pane's start and the end of its
 // first window where the output has window_start and window_end (the last two key columns). With Final a window's rows
-// come out once, when the watermark reaches its end, and changes to it after that at once.
+// come out once, when the watermark reaches its end, and changes to it after that at once. Without, a change of a pane is
+// a change of each window that holds it.
 type Panes struct {
 	Size     int64 `json:"size"`
 	Slide    int64 `json:"slide"`
@@ -64,13 +65,15 @@ type Session struct {
 	Expire    *Expire `json:"expire,omitempty"`
 }
 
-// SessionKeys groups by sessions: the last two key columns of the input are the first time and the last time plus Gap of a row (which
-// Hop with Size = Gap, Slide = Gap can't give: sql projects them as time and time + Gap) or of rows that a partial aggregate found
-// to be within one session; the output has the merged session's window_start and window_end there. Only append-only inputs
-// can be grouped so; others go through Session.
+// SessionKeys groups by sessions: the last two key columns of the input are, in phase partial, a row's time and time plus
+// Gap (sql projects them, and drops late rows by the latter), and in phase final those of the rows that phase partial
+// found to be within one session; the output has the session's window_start and window_end there. Phase partial merges
+// what it can of a tick, phase final all. Only append-only inputs can be grouped so; others go through Session. A row
+// that isn't late may still join a session that ended before the watermark: the session that was emitted is taken
+// back then, and comes again when it ends.
 type SessionKeys struct {
 	Gap int64 `json:"gap"` // microseconds
-	// Final holds a session back until the watermark reaches its end.
+	// Final (phase final) holds a session back until the watermark reaches its end.
 	Final bool `json:"final,omitempty"`
 }
 

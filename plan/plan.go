@@ -196,9 +196,11 @@ type Aggregate struct {
 	AppendOnly bool `json:"append_only"`
 	// Panes (phase final only): the last two key columns are a pane, not a window; see Panes.
 	Panes *Panes `json:"panes,omitempty"`
-	// Session (phase final only): the last two key columns are a row's or fragment's session; see SessionKeys.
+	// Session: the last two key columns are a row's or fragment's session; see SessionKeys.
 	Session *SessionKeys `json:"session,omitempty"`
-	// Expire, if set, lets a group be forgotten by its key; see Expire. The input is append-only then.
+	// Expire, if set, lets a group be forgotten by one of its keys; see Expire. The input is append-only then. With Panes a
+	// pane is forgotten once all of its windows are at or below the horizon, whatever Delay is, and with Session a session
+	// once the horizon is at or above its end plus the larger one of Gap and Delay.
 	Expire *Expire `json:"expire,omitempty"`
 }
 
