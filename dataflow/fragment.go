@@ -342,6 +342,8 @@ func (b *builder) build() (operator, error) {
 		return newUpsert(b)
 	case op.Kind == plan.OpJoin && op.Join != nil:
 		return newJoin(b)
+	case op.Kind == plan.OpTopN && op.TopN != nil:
+		return newTopN(b)
 	case op.Kind == plan.OpSetOp && op.SetOp != nil:
 		return newSetOp(b)
 	}

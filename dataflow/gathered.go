@@ -105,6 +105,61 @@ func (g *gathered) reset() {
 	}
 }
 
+// slotOrder is rows in the order of their slots in a groupTable.
+type slotOrder struct {
+	slots  []int32
+	starts []int32
+	order  []int32
+}
+
+// assign gives the rows of in, any number of them, their slots by columns cols.
+func (s *slotOrder) assign(t *groupTable, in *record.Delta, cols []int) error {
+	s.slots = resize(s.slots, in.N)
+	if len(cols) == 0 {
+		t.n = 1
+		clear(s.slots)
+		return nil
+	}
+	var part record.Delta
+	for lo := 0; lo < in.N; lo += chunkRows {
+		hi := min(lo+chunkRows, in.N)
+		sliceDelta(&part, in, lo, hi)
+		slots, err := t.assign(&part, cols)
+		if err != nil {
+			return err
+		}
+		copy(s.slots[lo:hi], slots)
+	}
+	return nil
+}
+
+// sort orders the rows, n being the number of slots.
+func (s *slotOrder) sort(n int) {
+	s.starts = resize(s.starts, n+2)
+	clear(s.starts)
+	for _, slot := range s.slots {
+		s.starts[slot+2]++
+	}
+	for i := 2; i < n+2; i++ {
+		s.starts[i] += s.starts[i-1]
+	}
+	s.order = resize(s.order, len(s.slots))
+	for i, slot := range s.slots {
+		s.order[s.starts[slot+1]] = int32(i)
+		s.starts[slot+1]++
+	}
+}
+
+// rows returns the rows of a slot.
+func (s *slotOrder) rows(slot int) []int32 { return s.order[s.starts[slot]:s.starts[slot+1]] }
+
+// reset forgets the rows.
+func (s *slotOrder) reset() {
+	n := len(s.slots)
+	s.slots, s.order = shrink(s.slots, n), shrink(s.order, n)
+	s.starts = shrink(s.starts, len(s.starts))
+}
+
 // emitter gathers rows that an operator writes one at a time and passes them on in chunks.
 type emitter struct {
 	rows *record.Delta // Weights is always set

@@ -33,8 +33,7 @@ type join struct {
 
 	table   *groupTable
 	keyCols *record.Delta // of the tick's keys
-	tick    ids.Tick
-	passed  int64 // buckets up to this one may be forgotten
+	passed  int64         // buckets up to this one may be forgotten
 
 	arena  []byte
 	batch  []joinWork
@@ -71,9 +70,7 @@ type joinSide struct {
 	ofKey   [][2]int // columns that aren't stored, and which one of the key they are
 
 	delta  *gathered
-	slots  []int32
-	starts []int32
-	order  []int32 // rows of delta by slot
+	slots  slotOrder // of delta
 	now    joinSource
 	old    joinSource
 	stored []groupRow // rows of the batch's groups
@@ -167,7 +164,6 @@ func (p *joinPort) push(in *record.Delta) error {
 }
 
 func (j *join) endTick(tick ids.Tick, marks Marks) error {
-	j.tick = tick
 	passed := bucketsPassed(marks.Horizon)
 	moved := passed > j.passed
 	j.passed = max(passed, j.passed)
@@ -182,7 +178,7 @@ func (j *join) endTick(tick ids.Tick, marks Marks) error {
 		}
 	}
 	for s := range j.sides {
-		if err := j.writeDue(&j.sides[s]); err != nil {
+		if err := j.sides[s].due.write(tick); err != nil {
 			return err
 		}
 	}
@@ -200,7 +196,7 @@ func (j *join) join() error {
 	j.keyCols.Reset()
 	j.table.appendKeys(j.keyCols.Cols, 0, n)
 	for s := range j.sides {
-		j.sides[s].sortBySlot(n)
+		j.sides[s].slots.sort(n)
 	}
 	if j.not != nil {
 		if err := j.startNotIn(); err != nil {
@@ -244,58 +240,23 @@ func (j *join) reset() {
 	for s := range j.sides {
 		side := &j.sides[s]
 		side.delta.reset()
-		n := len(side.slots)
-		side.slots, side.order = shrink(side.slots, n), shrink(side.order, n)
-		side.starts = shrink(side.starts, len(side.starts))
+		side.slots.reset()
 	}
 	j.seq = shrink(j.seq, len(j.seq))
 }
 
 // assign gives the side's rows the slots of their keys.
 func (s *joinSide) assign(t *groupTable) error {
-	n := s.delta.rows.N
-	s.slots = resize(s.slots, n)
-	if len(s.keys) == 0 {
-		t.n = 1
-		clear(s.slots)
-	}
-	var part record.Delta
-	for lo := 0; lo < n && len(s.keys) > 0; lo += chunkRows {
-		hi := min(lo+chunkRows, n)
-		sliceDelta(&part, &s.delta.rows, lo, hi)
-		slots, err := t.assign(&part, s.keys)
-		if err != nil {
-			return err
-		}
-		copy(s.slots[lo:hi], slots)
-	}
 	s.now.rows = &s.delta.rows
 	if s.counted {
-		s.now.added = resize(s.now.added, n)
+		s.now.added = resize(s.now.added, s.delta.rows.N)
 		clear(s.now.added)
 	}
-	return nil
-}
-
-// sortBySlot brings the side's rows in the order of their slots, of which there are n.
-func (s *joinSide) sortBySlot(n int) {
-	s.starts = resize(s.starts, n+2)
-	clear(s.starts)
-	for _, slot := range s.slots {
-		s.starts[slot+2]++
-	}
-	for i := 2; i < n+2; i++ {
-		s.starts[i] += s.starts[i-1]
-	}
-	s.order = resize(s.order, len(s.slots))
-	for i, slot := range s.slots {
-		s.order[s.starts[slot+1]] = int32(i)
-		s.starts[slot+1]++
-	}
+	return s.slots.assign(t, &s.delta.rows, s.keys)
 }
 
 // rowsOf returns the side's rows of a slot.
-func (s *joinSide) rowsOf(slot int) []int32 { return s.order[s.starts[slot]:s.starts[slot+1]] }
+func (s *joinSide) rowsOf(slot int) []int32 { return s.slots.rows(slot) }
 
 // weightOf returns the sum of the weights of some of the tick's rows.
 func (s *joinSide) weightOf(rows []int32) int64 {
@@ -730,7 +691,7 @@ func (j *join) prepareSide(b *builder, s int, unique [2]bool) {
 	for _, c := range side.late {
 		side.old.isLate[c] = true
 	}
-	side.due.space = byte(3 + s)
+	side.due = dueList{index: b.index, space: byte(3 + s), state: b.env.State}
 }
 
 // oneForm tells whether equal values of type t are the same value.

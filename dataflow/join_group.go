@@ -40,9 +40,6 @@ const maxSegment = 4 << 10
 // maxSegments bounds what a damaged head can make a reader look for.
 const maxSegments = 1 << 26
 
-// never is the bucket of rows that don't expire.
-const never = math.MaxInt64
-
 // groupHead is the decoded head of a group.
 type groupHead struct {
 	there  bool
@@ -202,25 +199,4 @@ func readUint(src []byte) (uint64, []byte, bool) {
 		return 0, nil, false
 	}
 	return v, src[n:], true
-}
-
-// bucketMicros is how finely times are told apart at which rows may be forgotten, in microseconds: about a second.
-const bucketMicros = 1 << 20
-
-// bucketOf returns the first bucket that ends at or after t, in which a row may be forgotten that t allows to be.
-func bucketOf(t int64) int64 {
-	b := t / bucketMicros
-	if t%bucketMicros > 0 {
-		b++
-	}
-	return b
-}
-
-// bucketsPassed returns the last bucket whose rows may be forgotten at the given horizon.
-func bucketsPassed(horizon int64) int64 {
-	b := horizon / bucketMicros
-	if horizon%bucketMicros < 0 {
-		b--
-	}
-	return b
 }

@@ -129,18 +129,6 @@ func (j *join) encode(side *joinSide, i int32) groupRow {
 	return r
 }
 
-// dueOf returns the bucket in which a row may be forgotten.
-func dueOf(t, delay int64) int64 {
-	sum := t + delay
-	if delay > 0 && sum < t {
-		return never
-	}
-	if delay < 0 && sum > t {
-		sum = math.MinInt64
-	}
-	return bucketOf(sum)
-}
-
 // append adds rows to a group of a side that is only appended to; kept is the rows of its head. It uses j.entry.
 func (j *join) append(side *joinSide, h *groupHead, kept []byte, rows []int32) error {
 	due := int64(never)

@@ -1,6 +1,7 @@
 package dataflow
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/millrace/millrace/plan"
@@ -11,7 +12,11 @@ import (
 //
 //	upsert keys=a,b             the input ends with the columns deleted and offset
 //	set_op intersect|except [all]
+//	join KIND [left_keys=a,b right_keys=c,d] [left_expire=at[+1m]] [right_expire=...] [nulls_equal] [left_append_only] [...] [where EXPR]
+//	                            in EXPR the right input's columns are r_NAME
+//	top_n row_number|rank|dense_rank [keys=a,b] [order=a:desc:nulls_first,b] [limit=N] [offset=N] [place] [append_only] [expire=at]
 func (s *scenario) relation(in record.Schema, op plan.Op, rest string) plan.Op {
+	rest, where, _ := strings.Cut(rest, " where ")
 	words := strings.Fields(rest)
 	args := map[string]string{}
 	for _, w := range words {
@@ -27,6 +32,72 @@ func (s *scenario) relation(in record.Schema, op plan.Op, rest string) plan.Op {
 	case plan.OpSetOp:
 		_, except := args["except"]
 		op.SetOp = &plan.SetOp{Except: except, All: all}
+	case plan.OpJoin:
+		return s.join(in, op, words[0], args, where)
+	case plan.OpTopN:
+		return s.topN(in, op, words[0], args)
+	}
+	return op
+}
+
+func (s *scenario) join(in record.Schema, op plan.Op, kind string, args map[string]string, where string) plan.Op {
+	right := s.ops[op.Inputs[1]].Schema
+	j := &plan.Join{
+		Kind: plan.JoinKind(kind), LeftKeys: s.columnList(in, args["left_keys"]), RightKeys: s.columnList(right, args["right_keys"]),
+		LeftExpire: s.expire(in, args["left_expire"]), RightExpire: s.expire(right, args["right_expire"]),
+	}
+	for name, flag := range map[string]*bool{"nulls_equal": &j.NullsEqual, "left_append_only": &j.LeftAppendOnly,
+		"right_append_only": &j.RightAppendOnly, "left_unique": &j.LeftUnique, "right_unique": &j.RightUnique} {
+		_, *flag = args[name]
+	}
+	both := append(record.Schema{}, in...)
+	for _, f := range right {
+		both = append(both, record.Field{Name: "r_" + f.Name, Type: f.Type})
+	}
+	if where != "" {
+		e := s.expr(both, where)
+		j.Residual = &e
+	}
+	op.Join, op.Schema = j, both
+	if kind == "semi" || kind == "anti" || kind == "not_in" {
+		op.Schema = in
+	}
+	return op
+}
+
+// expire parses: column[+interval]
+func (s *scenario) expire(in record.Schema, text string) *plan.Expire {
+	if text == "" {
+		return nil
+	}
+	name, delay, ok := strings.Cut(text, "+")
+	e := &plan.Expire{Col: s.column(in, name)}
+	if ok {
+		e.Delay = value(s.t, record.IntervalT, delay).Interval.Micros
+	}
+	return e
+}
+
+func (s *scenario) topN(in record.Schema, op plan.Op, fn string, args map[string]string) plan.Op {
+	p := &plan.TopN{Func: plan.RankFunc(fn), Keys: s.columnList(in, args["keys"]), Limit: -1, Expire: s.expire(in, args["expire"])}
+	for _, k := range strings.Split(args["order"], ",") {
+		name, flags, _ := strings.Cut(k, ":")
+		if name != "" {
+			p.Order = append(p.Order, plan.SortKey{Col: s.column(in, name), Desc: strings.Contains(flags, "desc"),
+				NullsFirst: strings.Contains(flags, "nulls_first")})
+		}
+	}
+	if v, ok := args["limit"]; ok {
+		p.Limit, _ = strconv.ParseInt(v, 10, 64)
+	}
+	if v, ok := args["offset"]; ok {
+		p.Offset, _ = strconv.ParseInt(v, 10, 64)
+	}
+	_, p.Place = args["place"]
+	_, p.AppendOnly = args["append_only"]
+	op.TopN = p
+	if p.Place {
+		op.Schema = append(append(record.Schema{}, in...), record.Field{Name: "place", Type: record.BigInt})
 	}
 	return op
 }
