@@ -82,6 +82,17 @@ func (a Cluster) Remove(ctx context.Context, node string, force bool) error {
 	})
 }
 
+// Recover makes a node, given by name or id, the primary of a partition whose in-sync replicas are all lost for good, and
+// returns what is lost with that. Without unsafe it only tells what would be.
+func (a Cluster) Recover(ctx context.Context, partition uint32, node string, unsafe bool) (loss string, err error) {
+	err = a.c.once(ctx, func(ctx context.Context, n *nodeConn) error {
+		resp, err := millracev1.NewClusterClient(n.cc).Recover(ctx, &millracev1.RecoverRequest{Partition: partition, Node: node, Unsafe: unsafe})
+		loss = resp.GetLoss()
+		return err
+	})
+	return loss, err
+}
+
 // once calls fn, which must not be repeated, on the first node that can be connected to. Where the node goes away
 // before it answers, the error says so.
 func (c *Client) once(ctx context.Context, fn func(context.Context, *nodeConn) error) error {

@@ -60,7 +60,7 @@ func (a *application) changePartition(parts []*internalv1.PartitionConfig, ch *i
 	if cur.Epoch != ch.ExpectedEpoch {
 		return nil, fault.New(fault.Stale, "partition %d is in epoch %d, not %d", cur.Id, cur.Epoch, ch.ExpectedEpoch)
 	}
-	if err := a.checkConfig(cur, want, ch.Failover); err != nil {
+	if err := a.checkConfig(cur, want, ch.Failover, ch.Unsafe); err != nil {
 		return nil, err
 	}
 	next := clonePartition(want)
@@ -76,9 +76,10 @@ func sameConfig(a, b *internalv1.PartitionConfig) bool {
 }
 
 // checkConfig holds the rules that keep every acknowledged record: whoever becomes primary was in sync, whoever becomes
-// in-sync was a learner first, and the in-sync set isn't shrunk by plan below the least number.
-func (a *application) checkConfig(cur, want *internalv1.PartitionConfig, failover bool) *fault.Error {
-	if f := a.checkShape(want); f != nil {
+// in-sync was a learner first, and the in-sync set isn't shrunk by plan below the least number. Only an operator who
+// says unsafe is above them.
+func (a *application) checkConfig(cur, want *internalv1.PartitionConfig, failover, unsafe bool) *fault.Error {
+	if f := a.checkShape(want); f != nil || unsafe {
 		return f
 	}
 	if !slices.Contains(cur.InSync, want.Primary) {

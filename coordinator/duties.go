@@ -282,6 +282,7 @@ func (l *leadership) movePartitions() error {
 	o := l.outlook()
 	l.mu.Lock()
 	changes := l.planner.plan(l.c.State(), o)
+	l.rates.forget(o.now)
 	l.mu.Unlock()
 	return l.change(changes)
 }

@@ -31,6 +31,7 @@ type leadership struct {
 	streams map[ids.NodeID]*attached
 	loads   map[ids.NodeID]nodeLoad
 	newest  tickMark
+	rates   copyRates
 
 	planner planner // used by the goroutine of duties only, but for moves
 }
@@ -105,7 +106,7 @@ func (c *Coordinator) rule(ctx context.Context) {
 		kick: make(chan struct{}, 1), beat: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 		oracle:  newOracle(c.cfg.Ticks, ids.Tick(c.State().TickCeiling), now),
 		tracker: newTracker(c.cfg.Detection, now, c.began),
-		streams: map[ids.NodeID]*attached{}, loads: map[ids.NodeID]nodeLoad{},
+		streams: map[ids.NodeID]*attached{}, loads: map[ids.NodeID]nodeLoad{}, rates: copyRates{},
 	}
 	l.planner = newPlanner(c.cfg.Moves, c.assign)
 	if before != "" && before != c.id.node {
@@ -292,6 +293,7 @@ func (l *leadership) take(id ids.NodeID, r *internalv1.NodeReport) {
 	defer l.mu.Unlock()
 	wasUp, stopping := l.tracker.up(id), l.tracker.life(id).stopping
 	l.tracker.reportedBy(id, r, now)
+	l.rates.note(r.Progress, now)
 	if !wasUp || stopping != r.Stopping {
 		signal(l.kick)
 	}

@@ -91,6 +91,9 @@ func (l *leadership) overview() *internalv1.ClusterOverview {
 	defer l.mu.Unlock()
 	out.Tick = uint64(l.newest.tick)
 	out.Moves = l.planner.moves(st, o)
+	for _, m := range out.Moves {
+		m.BytesPerSecond = l.rates.of(progressKey{m.Partition, m.To}, o.now)
+	}
 	for _, m := range st.Members {
 		ms := &internalv1.MemberStatus{Id: m.Id, State: m.State}
 		if m.State != removed {

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/ids"
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
 )
 
@@ -72,6 +73,19 @@ func (s *service) RemoveNode(ctx context.Context, r *internalv1.RemoveMemberRequ
 		return nil, err
 	}
 	return &internalv1.ProposeResponse{Result: res}, nil
+}
+
+// RecoverPartition implements internalv1.ControlServer.
+func (s *service) RecoverPartition(ctx context.Context, r *internalv1.RecoverPartitionRequest) (*internalv1.RecoverPartitionResponse, error) {
+	l, err := s.leading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	loss, err := l.recoverPartition(ctx, ids.PartitionID(r.Partition), r.Node, r.Unsafe)
+	if err != nil {
+		return nil, err
+	}
+	return &internalv1.RecoverPartitionResponse{Loss: loss}, nil
 }
 
 // Overview implements internalv1.ControlServer.

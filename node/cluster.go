@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,8 +72,10 @@ func (n *Node) overview(ctx context.Context, c *catalog, resp *millracev1.Descri
 	for _, m := range o.Moves {
 		resp.Moves = append(resp.Moves, &millracev1.Move{
 			Partition: m.Partition, From: c.name(m.From), To: c.name(m.To), Phase: m.Phase, DoneBytes: m.DoneBytes, TotalBytes: m.TotalBytes,
+			BytesPerSecond: m.BytesPerSecond,
 		})
 	}
+	sizeQueued(resp)
 	suspects := map[string]internalv1.MemberState{}
 	for _, m := range o.Members {
 		suspects[m.Id] = m.State
@@ -80,6 +83,17 @@ func (n *Node) overview(ctx context.Context, c *catalog, resp *millracev1.Descri
 	for _, m := range resp.Nodes {
 		if st, ok := suspects[m.Id]; ok {
 			m.State = stateName(st)
+		}
+	}
+}
+
+// sizeQueued tells what the copies that still wait will have to move.
+func sizeQueued(resp *millracev1.DescribeResponse) {
+	for _, m := range resp.Moves {
+		if m.Phase == "queued" && m.TotalBytes == 0 && int(m.Partition) < len(resp.Partitions) {
+			if p := resp.Partitions[m.Partition]; !slices.Contains(p.Replicas, m.To) {
+				m.TotalBytes = p.EndBytes
+			}
 		}
 	}
 }
@@ -160,6 +174,19 @@ func (s *clusterService) Remove(ctx context.Context, req *millracev1.RemoveReque
 		return nil, err
 	}
 	return &millracev1.RemoveResponse{}, s.n.coord.Remove(ctx, id, req.Force)
+}
+
+// Recover implements millracev1.ClusterServer.
+func (s *clusterService) Recover(ctx context.Context, req *millracev1.RecoverRequest) (*millracev1.RecoverResponse, error) {
+	id, err := s.member(req.Node)
+	if err != nil {
+		return nil, err
+	}
+	loss, err := s.n.coord.RecoverPartition(ctx, ids.PartitionID(req.Partition), string(id), req.Unsafe)
+	if err != nil {
+		return nil, err
+	}
+	return &millracev1.RecoverResponse{Loss: loss}, nil
 }
 
 // member finds a member by name or id; a name that was used again means the member that has it now.

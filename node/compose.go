@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"github.com/hashicorp/go-sockaddr"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 
 	"github.com/millrace/millrace/coordinator"
@@ -59,6 +60,7 @@ func (n *Node) newCoordinator() (*coordinator.Coordinator, error) {
 	}
 	cfg.Name, cfg.Zone, cfg.GRPC, cfg.HTTP = n.name(), n.cfg.Zone, grpcAddress, httpAddress
 	cfg.Join, cfg.Partitions, cfg.Replicas = n.cfg.Join, n.cfg.Partitions, n.cfg.Replicas
+	cfg.Moves.CopiesPerNode, cfg.Moves.QuickCopies = n.cfg.CopiesPerNode, max(cfg.Moves.QuickCopies, n.cfg.CopiesPerNode)
 	cfg.Gossip, cfg.Stream = n.gossip, n.listener.raft
 	cfg.Dial = func(addr string) (*grpc.ClientConn, error) { return dialPeer(addr, n.cfg.MaxMessageBytes) }
 	cfg.LogEnds = func(ctx context.Context, node ids.NodeID, p ids.PartitionID) (uint64, error) {
@@ -104,8 +106,18 @@ func (n *Node) newHost() (*partition.Host, error) {
 	cfg := partition.DefaultConfig()
 	cfg.Node, cfg.Coordinator = n.id, n.coord
 	cfg.InFlightBytes = n.cfg.InFlightBytes
+	cfg.CopyLimit = n.copyLimit(cfg.MaxBatchBytes)
 	cfg.LowWater = func(p ids.PartitionID, stream ids.StreamID) (ids.Offset, bool) { return n.runtime.LowWater(stream, p) }
 	return partition.NewHost(cfg, n.logStore, n.peers, n.log.With("part", "partition"))
+}
+
+// copyLimit is what bounds the copies that this node makes for others; nil: nothing does. One of them may be a batch of
+// maxBatch bytes.
+func (n *Node) copyLimit(maxBatch int) *rate.Limiter {
+	if n.cfg.CopyRate == 0 {
+		return nil
+	}
+	return rate.NewLimiter(rate.Limit(n.cfg.CopyRate), max(maxBatch, int(n.cfg.CopyRate/10)))
 }
 
 func (n *Node) newRuntime() (*stage.Runtime, error) {

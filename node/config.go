@@ -31,6 +31,8 @@ type Config struct {
 	MaxConnections    int           // on the gRPC port
 	MaxStaleness      time.Duration // how old an answer may be when the cluster's clock stands still
 	StatementTimeout  time.Duration // how long a statement waits for its tick before it gives up
+	CopyRate          int64         // bytes per second that this node sends for copies at most; 0: no limit
+	CopiesPerNode     int           // partitions that a node copies at once; small ones may be up to eight
 	InFlightBytes     int64         // of appends that wait for the disk or replicas, on this node
 	ConnInFlightBytes int64         // of appends of one connection that wait for their acknowledgement
 	CacheBytes        int64         // block caches of both stores together
@@ -47,6 +49,7 @@ func DefaultConfig() Config {
 		Partitions: 8, Replicas: 3,
 		MaxRecordBytes: 8 << 20, MaxMessageBytes: 16 << 20, MaxConnections: 10_000,
 		MaxStaleness: 10 * time.Second, StatementTimeout: 30 * time.Second,
+		CopyRate: 64 << 20, CopiesPerNode: 1,
 		InFlightBytes: 64 << 20, ConnInFlightBytes: 16 << 20, CacheBytes: 128 << 20,
 		DrainTimeout: 3 * time.Second, ShutdownTimeout: 3 * time.Second, SubscribeProgress: 500 * time.Millisecond,
 		QueryMemoryBytes: 1 << 30,
@@ -87,6 +90,12 @@ func (c Config) Validate() error {
 	if c.MaxRecordBytes < 1 || c.MaxRecordBytes > c.MaxMessageBytes-(64<<10) {
 		return fault.New(fault.Invalid, "--max-record %d: use 1 to %d bytes (64 KiB less than a message)",
 			c.MaxRecordBytes, c.MaxMessageBytes-(64<<10))
+	}
+	if c.CopyRate < 0 || c.CopyRate > 0 && c.CopyRate < 64<<10 {
+		return fault.New(fault.Invalid, "--copy-rate %d: use 64 KiB a second or more, or 0 for no limit", c.CopyRate)
+	}
+	if c.CopiesPerNode < 1 || c.CopiesPerNode > 64 {
+		return fault.New(fault.Invalid, "--copies %d: use 1 to 64", c.CopiesPerNode)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 
 	"github.com/millrace/millrace/internal/fault"
@@ -53,6 +54,9 @@ type Config struct {
 	FrameBytes int
 	// CopyWindow bounds what is under way to a learner of one partition and not yet acknowledged, in bytes.
 	CopyWindow int64
+	// CopyLimit bounds what this node reads and sends for copies, in bytes per second; others may share it. Its burst must
+	// be MaxBatchBytes at least. Nil: no limit.
+	CopyLimit *rate.Limiter
 
 	// RetentionInterval is how often old batches are removed.
 	RetentionInterval time.Duration
@@ -117,6 +121,8 @@ func (c *Config) Validate() error {
 		return bad("FrameBytes", "between 16 KiB and 8 MiB")
 	case c.CopyWindow < int64(c.FrameBytes):
 		return bad("CopyWindow", "at least FrameBytes")
+	case c.CopyLimit != nil && c.CopyLimit.Burst() < c.MaxBatchBytes:
+		return bad("CopyLimit", "able to burst MaxBatchBytes")
 	case c.RetentionInterval <= 0:
 		return bad("RetentionInterval", "positive")
 	case c.ProducerRetention <= 0:

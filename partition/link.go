@@ -406,7 +406,7 @@ func (k *link) serveCopies(ctx context.Context) error {
 		k.copy = nil
 		k.mu.Unlock()
 		for i, it := range items {
-			if err := k.copyOne(s, it); err != nil {
+			if err := k.copyOne(ctx, s, it); err != nil {
 				unqueueCopies(items[i:])
 				return err
 			}
@@ -448,7 +448,7 @@ func (k *link) copiesUnderWay() (yes bool) {
 }
 
 // copyOne sends one message's worth of a replica's log from disk, and queues the replica again while there is more.
-func (k *link) copyOne(s grpc.BidiStreamingClient[internalv1.ReplicateRequest, internalv1.ReplicateResponse], it linkItem) error {
+func (k *link) copyOne(ctx context.Context, s grpc.BidiStreamingClient[internalv1.ReplicateRequest, internalv1.ReplicateResponse], it linkItem) error {
 	var job copyJob
 	var ok bool
 	it.hd.mu.Lock()
@@ -475,7 +475,19 @@ func (k *link) copyOne(s grpc.BidiStreamingClient[internalv1.ReplicateRequest, i
 	if m == nil {
 		return nil
 	}
+	if err := k.h.awaitCopy(ctx, messageSize(m)); err != nil {
+		return err
+	}
 	return s.Send(&internalv1.ReplicateRequest{Appends: []*internalv1.LogAppend{m}})
+}
+
+// awaitCopy waits until so many more bytes may be copied from here.
+func (h *Host) awaitCopy(ctx context.Context, bytes int) error {
+	l := h.cfg.CopyLimit
+	if l == nil {
+		return nil
+	}
+	return l.WaitN(ctx, min(bytes, l.Burst()))
 }
 
 // sendReset sends a learner what it needs to begin behind the log's start: where the streams were, and what the

@@ -23,7 +23,7 @@ func (a *app) clusterCommand() *cobra.Command {
   millrace cluster drain n2
   millrace cluster remove n2`,
 	}
-	c.AddCommand(a.statusCommand(), a.drainCommand(), a.removeCommand())
+	c.AddCommand(a.statusCommand(), a.drainCommand(), a.removeCommand(), a.recoverCommand())
 	return c
 }
 
@@ -97,6 +97,7 @@ type moveStatus struct {
 	Phase      string  `json:"phase"`
 	DoneBytes  uint64  `json:"done_bytes"`
 	TotalBytes uint64  `json:"total_bytes"`
+	PerSecond  uint64  `json:"bytes_per_second"` // 0: not known
 }
 
 func newClusterStatus(d *millracev1.DescribeResponse) clusterStatus {
@@ -114,7 +115,7 @@ func newClusterStatus(d *millracev1.DescribeResponse) clusterStatus {
 	}
 	for _, m := range d.Moves {
 		s.Moves = append(s.Moves, moveStatus{Partition: m.Partition, From: orNull(m.From), To: orNull(m.To), Phase: m.Phase,
-			DoneBytes: m.DoneBytes, TotalBytes: m.TotalBytes})
+			DoneBytes: m.DoneBytes, TotalBytes: m.TotalBytes, PerSecond: m.BytesPerSecond})
 	}
 	return s
 }
@@ -155,11 +156,13 @@ func writeStatus(w io.Writer, d *millracev1.DescribeResponse) error {
 	t.Flush()
 	if len(d.Moves) > 0 {
 		fmt.Fprintln(w)
-		fmt.Fprintln(t, "MOVING\tFROM\tTO\tPHASE\tDONE\tOF")
+		fmt.Fprintln(t, "MOVING\tFROM\tTO\tPHASE\tDONE\tOF\tLEFT")
 		for _, m := range d.Moves {
-			fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", m.Partition, orDash(m.From), orDash(m.To), m.Phase, humanBytes(m.DoneBytes), humanBytes(m.TotalBytes))
+			fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Partition, orDash(m.From), orDash(m.To), m.Phase,
+				humanBytes(m.DoneBytes), humanBytes(m.TotalBytes), timeLeft([]*millracev1.Move{m}))
 		}
 		t.Flush()
+		fmt.Fprintf(w, "%s\n", movesLine(d.Moves))
 	}
 	if len(d.Notices) > 0 {
 		fmt.Fprintln(w)
@@ -168,6 +171,40 @@ func writeStatus(w io.Writer, d *millracev1.DescribeResponse) error {
 		fmt.Fprintf(w, "note: %s\n", n)
 	}
 	return nil
+}
+
+// movesLine sums up what is to be moved.
+func movesLine(moves []*millracev1.Move) string {
+	var done, total uint64
+	for _, m := range moves {
+		done, total = done+m.DoneBytes, total+m.TotalBytes
+	}
+	line := fmt.Sprintf("%d moves", len(moves))
+	if len(moves) == 1 {
+		line = "1 move"
+	}
+	if total > 0 {
+		line += fmt.Sprintf(", copied %s of %s", humanBytes(done), humanBytes(total))
+		if left := timeLeft(moves); left != "-" {
+			line += ", about " + left + " left"
+		}
+	}
+	return line
+}
+
+// timeLeft is how long moves take at the speed that they have together now; "-" when it isn't known.
+func timeLeft(moves []*millracev1.Move) string {
+	var left, speed uint64
+	for _, m := range moves {
+		if m.TotalBytes > m.DoneBytes {
+			left += m.TotalBytes - m.DoneBytes
+		}
+		speed += m.BytesPerSecond
+	}
+	if left == 0 || speed == 0 {
+		return "-"
+	}
+	return (time.Duration(float64(left)/float64(speed)*float64(time.Second)) + time.Second).Truncate(time.Second).String()
 }
 
 func orDash(s string) string {
@@ -224,10 +261,16 @@ Ctrl-C ends the waiting, not the draining.`,
 		if *asJSON {
 			return writeJSONLine(a.stdout, drainStatus{Node: args[0], State: state})
 		}
-		fmt.Fprintf(a.stdout, "node %s is %s\n", args[0], state)
+		fmt.Fprintf(a.stdout, "node %s is %s\n", args[0], drainWords[state])
 		return nil
 	}
 	return c
+}
+
+// drainWords is what a drain has come to.
+var drainWords = map[string]string{
+	"draining": "draining; see millrace cluster status",
+	"drained":  "drained: nothing depends on it any more, it can be stopped",
 }
 
 // drainStatus is how far a drain is.
@@ -248,15 +291,15 @@ func (a *app) awaitDrained(ctx context.Context, cl *client.Client, name string, 
 			if n.Name != name && n.Id != name {
 				continue
 			}
-			var done, total uint64
+			var own []*millracev1.Move
 			for _, m := range d.Moves {
 				if m.From == n.Name {
-					done, total = done+m.DoneBytes, total+m.TotalBytes
+					own = append(own, m)
 				}
 			}
 			line := fmt.Sprintf("%s: %d replicas and %d primaries left", n.State, n.Replicas, n.Primaries)
-			if total > 0 {
-				line += fmt.Sprintf(", copied %s of %s", humanBytes(done), humanBytes(total))
+			if len(own) > 0 {
+				line += "; " + movesLine(own)
 			}
 			if line == last && time.Since(lastAt) < 5*time.Second {
 				return
@@ -295,6 +338,45 @@ func (a *app) removeCommand() *cobra.Command {
 			return writeJSONLine(a.stdout, drainStatus{Node: args[0], State: "removed"})
 		}
 		fmt.Fprintf(a.stdout, "node %s is removed\n", args[0])
+		return nil
+	}
+	return c
+}
+
+func (a *app) recoverCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "recover --partition P --node NODE --unsafe",
+		Short: "Give up what lost nodes had: force a partition's primary",
+		Long: `Recover makes NODE the primary of a partition whose in-sync replicas are all lost for good. What only they had is lost with
+that, acknowledged records too, and views may have counted such records already: create them anew to be exact. Without
+--unsafe it says what would be lost and does nothing. It is refused while any in-sync replica lives: then nothing needs
+to be forced. Afterwards remove the lost nodes, which lets the replicas be made anew.`,
+		Example: `  millrace cluster recover --partition 3 --node n3
+  millrace cluster recover --partition 3 --node n3 --unsafe`,
+		Args: cobra.NoArgs,
+	}
+	addr := addrFlag(c)
+	partition := c.Flags().Uint32("partition", 0, "number of the partition, see millrace cluster status")
+	node := c.Flags().String("node", "", "name or id of the node that shall have it")
+	unsafe := c.Flags().Bool("unsafe", false, "do it, and lose what only the lost nodes had")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if !c.Flags().Changed("partition") || *node == "" {
+			return usagef("name the partition and the node: --partition P --node NODE")
+		}
+		cl, err := connect(c.Context(), *addr)
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		loss, err := cl.Cluster().Recover(c.Context(), *partition, *node, *unsafe)
+		if err != nil {
+			return err
+		}
+		if !*unsafe {
+			return fmt.Errorf("nothing was done; with --unsafe: %s", loss)
+		}
+		fmt.Fprintf(a.stderr, "millrace: %s\n", loss)
+		fmt.Fprintf(a.stdout, "node %s is the primary of partition %d\n", *node, *partition)
 		return nil
 	}
 	return c

@@ -202,11 +202,11 @@ func TestClusterStatus(t *testing.T) {
 	}
 	n.description = &millracev1.DescribeResponse{Cluster: "c", Moves: []*millracev1.Move{{Partition: 1, To: "n3", Phase: "copy", DoneBytes: 5, TotalBytes: 9}}}
 	_, out, _ = n.millrace(t, "", "cluster", "status", "--json")
-	if want := `{"cluster":"c","leader":null,"tick":0,"nodes":[],"partitions":[],"moves":[{"partition":1,"from":null,"to":"n3","phase":"copy","done_bytes":5,"total_bytes":9}]}` + "\n"; out != want {
+	if want := `{"cluster":"c","leader":null,"tick":0,"nodes":[],"partitions":[],"moves":[{"partition":1,"from":null,"to":"n3","phase":"copy","done_bytes":5,"total_bytes":9,"bytes_per_second":0}]}` + "\n"; out != want {
 		t.Errorf("\n got %s\nwant %s", out, want)
 	}
 	n.description = description()
-	n.description.Moves = []*millracev1.Move{{Partition: 1, From: "n1", To: "n2", Phase: "copy", DoneBytes: 512, TotalBytes: 3 << 20}}
+	n.description.Moves = []*millracev1.Move{{Partition: 1, From: "n1", To: "n2", Phase: "copy", DoneBytes: 512, TotalBytes: 3 << 20, BytesPerSecond: 1 << 20}}
 	code, out, _ = n.millrace(t, "", "cluster", "status")
 	want = `cluster c-1   leader n1   tick 1700000000000001
 
@@ -218,8 +218,9 @@ PARTITION  EPOCH  PRIMARY  REPLICAS  IN SYNC  SIZE
 0          3      n1       n1,n2     n1       4.9 KiB
 1          4      -        -         -        0 B
 
-MOVING  FROM  TO  PHASE  DONE   OF
-1       n1    n2  copy   512 B  3.0 MiB
+MOVING  FROM  TO  PHASE  DONE   OF       LEFT
+1       n1    n2  copy   512 B  3.0 MiB  3s
+1 move, copied 512 B of 3.0 MiB, about 3s left
 
 note: 2 of 3 copies: fewer nodes than replicas
 `
@@ -237,9 +238,9 @@ func TestClusterDrainAndRemove(t *testing.T) {
 		code      int
 		out, errs string
 	}{
-		{[]string{"drain", "n2"}, 0, "node n2 is drained\n", "drained: 0 replicas and 0 primaries left"},
+		{[]string{"drain", "n2"}, 0, "node n2 is drained: nothing depends on it any more, it can be stopped\n", "drained: 0 replicas and 0 primaries left"},
 		{[]string{"drain", "n2", "--json"}, 0, `{"node":"n2","state":"drained"}` + "\n", `{"node":"n2","state":"drained","replicas":0,"primaries":0}`},
-		{[]string{"drain", "n2", "--no-wait"}, 0, "node n2 is draining\n", ""},
+		{[]string{"drain", "n2", "--no-wait"}, 0, "node n2 is draining; see millrace cluster status\n", ""},
 		{[]string{"drain", "n9"}, 1, "", `millrace: unknown node "n9"`},
 		{[]string{"remove", "n1"}, 1, "", `drain it first, or use --force`},
 		{[]string{"remove", "n1", "--force"}, 0, "node n1 is removed\n", ""},

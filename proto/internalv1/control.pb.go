@@ -818,6 +818,7 @@ type PartitionChange struct {
 	Config        *PartitionConfig       `protobuf:"bytes,1,opt,name=config,proto3" json:"config,omitempty"`
 	ExpectedEpoch uint64                 `protobuf:"varint,2,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"`
 	Failover      bool                   `protobuf:"varint,3,opt,name=failover,proto3" json:"failover,omitempty"` // the primary is lost: in_sync may shrink below the least that a planned change must leave
+	Unsafe        bool                   `protobuf:"varint,4,opt,name=unsafe,proto3" json:"unsafe,omitempty"`     // an operator forces a primary that wasn't in sync: acknowledged records may be lost
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -869,6 +870,13 @@ func (x *PartitionChange) GetExpectedEpoch() uint64 {
 func (x *PartitionChange) GetFailover() bool {
 	if x != nil {
 		return x.Failover
+	}
+	return false
+}
+
+func (x *PartitionChange) GetUnsafe() bool {
+	if x != nil {
+		return x.Unsafe
 	}
 	return false
 }
@@ -1824,15 +1832,16 @@ func (x *MemberStatus) GetReport() *NodeReport {
 }
 
 type PartitionMove struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Partition     uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // member ids; from is empty when a replica is only added, to when one is only removed
-	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
-	Phase         string                 `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"` // queued, copy, promote, handover, remove
-	DoneBytes     uint64                 `protobuf:"varint,5,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
-	TotalBytes    uint64                 `protobuf:"varint,6,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Partition      uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	From           string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // member ids; from is empty when a replica is only added, to when one is only removed
+	To             string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	Phase          string                 `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"` // queued, copy, promote, handover, remove
+	DoneBytes      uint64                 `protobuf:"varint,5,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
+	TotalBytes     uint64                 `protobuf:"varint,6,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	BytesPerSecond uint64                 `protobuf:"varint,7,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"` // of late; 0: not known
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *PartitionMove) Reset() {
@@ -1907,6 +1916,117 @@ func (x *PartitionMove) GetTotalBytes() uint64 {
 	return 0
 }
 
+func (x *PartitionMove) GetBytesPerSecond() uint64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
+type RecoverPartitionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"` // id or name
+	Unsafe        bool                   `protobuf:"varint,3,opt,name=unsafe,proto3" json:"unsafe,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverPartitionRequest) Reset() {
+	*x = RecoverPartitionRequest{}
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverPartitionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverPartitionRequest) ProtoMessage() {}
+
+func (x *RecoverPartitionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverPartitionRequest.ProtoReflect.Descriptor instead.
+func (*RecoverPartitionRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RecoverPartitionRequest) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *RecoverPartitionRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RecoverPartitionRequest) GetUnsafe() bool {
+	if x != nil {
+		return x.Unsafe
+	}
+	return false
+}
+
+type RecoverPartitionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Loss          string                 `protobuf:"bytes,1,opt,name=loss,proto3" json:"loss,omitempty"` // what is lost, or may be, in words
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverPartitionResponse) Reset() {
+	*x = RecoverPartitionResponse{}
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverPartitionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverPartitionResponse) ProtoMessage() {}
+
+func (x *RecoverPartitionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverPartitionResponse.ProtoReflect.Descriptor instead.
+func (*RecoverPartitionResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RecoverPartitionResponse) GetLoss() string {
+	if x != nil {
+		return x.Loss
+	}
+	return ""
+}
+
 type RemoveMemberRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // id or name
@@ -1917,7 +2037,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1929,7 +2049,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2062,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RemoveMemberRequest) GetNode() string {
@@ -1975,7 +2095,7 @@ type RaftSnapshot struct {
 
 func (x *RaftSnapshot) Reset() {
 	*x = RaftSnapshot{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1987,7 +2107,7 @@ func (x *RaftSnapshot) String() string {
 func (*RaftSnapshot) ProtoMessage() {}
 
 func (x *RaftSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2000,7 +2120,7 @@ func (x *RaftSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftSnapshot.ProtoReflect.Descriptor instead.
 func (*RaftSnapshot) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RaftSnapshot) GetVersion() uint32 {
@@ -2062,7 +2182,7 @@ type KnownPeers struct {
 
 func (x *KnownPeers) Reset() {
 	*x = KnownPeers{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2074,7 +2194,7 @@ func (x *KnownPeers) String() string {
 func (*KnownPeers) ProtoMessage() {}
 
 func (x *KnownPeers) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2087,7 +2207,7 @@ func (x *KnownPeers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownPeers.ProtoReflect.Descriptor instead.
 func (*KnownPeers) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *KnownPeers) GetGossip() []string {
@@ -2110,7 +2230,7 @@ type GossipMeta struct {
 
 func (x *GossipMeta) Reset() {
 	*x = GossipMeta{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2122,7 +2242,7 @@ func (x *GossipMeta) String() string {
 func (*GossipMeta) ProtoMessage() {}
 
 func (x *GossipMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2135,7 +2255,7 @@ func (x *GossipMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GossipMeta.ProtoReflect.Descriptor instead.
 func (*GossipMeta) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GossipMeta) GetClusterId() string {
@@ -2221,11 +2341,12 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\tif_exists\x18\x03 \x01(\bR\bifExists\x12\x18\n" +
 	"\acascade\x18\x04 \x01(\bR\acascade\"O\n" +
 	"\fSetPartition\x12?\n" +
-	"\achanges\x18\x01 \x03(\v2%.millrace.internal.v1.PartitionChangeR\achanges\"\x93\x01\n" +
+	"\achanges\x18\x01 \x03(\v2%.millrace.internal.v1.PartitionChangeR\achanges\"\xab\x01\n" +
 	"\x0fPartitionChange\x12=\n" +
 	"\x06config\x18\x01 \x01(\v2%.millrace.internal.v1.PartitionConfigR\x06config\x12%\n" +
 	"\x0eexpected_epoch\x18\x02 \x01(\x04R\rexpectedEpoch\x12\x1a\n" +
-	"\bfailover\x18\x03 \x01(\bR\bfailover\"(\n" +
+	"\bfailover\x18\x03 \x01(\bR\bfailover\x12\x16\n" +
+	"\x06unsafe\x18\x04 \x01(\bR\x06unsafe\"(\n" +
 	"\fReserveTicks\x12\x18\n" +
 	"\aceiling\x18\x01 \x01(\x04R\aceiling\"\xd2\x02\n" +
 	"\rCommandResult\x12\x14\n" +
@@ -2301,7 +2422,7 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x127\n" +
 	"\x05state\x18\x02 \x01(\x0e2!.millrace.internal.v1.MemberStateR\x05state\x12\x1b\n" +
 	"\tsilent_us\x18\x03 \x01(\x04R\bsilentUs\x128\n" +
-	"\x06report\x18\x04 \x01(\v2 .millrace.internal.v1.NodeReportR\x06report\"\xa7\x01\n" +
+	"\x06report\x18\x04 \x01(\v2 .millrace.internal.v1.NodeReportR\x06report\"\xd1\x01\n" +
 	"\rPartitionMove\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -2310,7 +2431,14 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"done_bytes\x18\x05 \x01(\x04R\tdoneBytes\x12\x1f\n" +
 	"\vtotal_bytes\x18\x06 \x01(\x04R\n" +
-	"totalBytes\"?\n" +
+	"totalBytes\x12(\n" +
+	"\x10bytes_per_second\x18\a \x01(\x04R\x0ebytesPerSecond\"c\n" +
+	"\x17RecoverPartitionRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
+	"\x06unsafe\x18\x03 \x01(\bR\x06unsafe\".\n" +
+	"\x18RecoverPartitionResponse\x12\x12\n" +
+	"\x04loss\x18\x01 \x01(\tR\x04loss\"?\n" +
 	"\x13RemoveMemberRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\xcf\x01\n" +
@@ -2337,7 +2465,7 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\x17OBJECT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12OBJECT_KIND_STREAM\x10\x01\x12\x14\n" +
 	"\x10OBJECT_KIND_VIEW\x10\x02\x12\x15\n" +
-	"\x11OBJECT_KIND_TABLE\x10\x032\x94\x04\n" +
+	"\x11OBJECT_KIND_TABLE\x10\x032\x87\x05\n" +
 	"\aControl\x12V\n" +
 	"\aPropose\x12$.millrace.internal.v1.ProposeRequest\x1a%.millrace.internal.v1.ProposeResponse\x12P\n" +
 	"\x06Attach\x12 .millrace.internal.v1.NodeReport\x1a .millrace.internal.v1.TickNotice(\x010\x01\x12M\n" +
@@ -2345,7 +2473,8 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\bOverview\x12%.millrace.internal.v1.OverviewRequest\x1a%.millrace.internal.v1.ClusterOverview\x12V\n" +
 	"\aBarrier\x12$.millrace.internal.v1.BarrierRequest\x1a%.millrace.internal.v1.BarrierResponse\x12^\n" +
 	"\n" +
-	"RemoveNode\x12).millrace.internal.v1.RemoveMemberRequest\x1a%.millrace.internal.v1.ProposeResponseB/Z-github.com/millrace/millrace/proto/internalv1b\x06proto3"
+	"RemoveNode\x12).millrace.internal.v1.RemoveMemberRequest\x1a%.millrace.internal.v1.ProposeResponse\x12q\n" +
+	"\x10RecoverPartition\x12-.millrace.internal.v1.RecoverPartitionRequest\x1a..millrace.internal.v1.RecoverPartitionResponseB/Z-github.com/millrace/millrace/proto/internalv1b\x06proto3"
 
 var (
 	file_millrace_internal_v1_control_proto_rawDescOnce sync.Once
@@ -2360,45 +2489,47 @@ func file_millrace_internal_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_internal_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_internal_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_millrace_internal_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_millrace_internal_v1_control_proto_goTypes = []any{
-	(ObjectKind)(0),             // 0: millrace.internal.v1.ObjectKind
-	(*Command)(nil),             // 1: millrace.internal.v1.Command
-	(*Bootstrap)(nil),           // 2: millrace.internal.v1.Bootstrap
-	(*RegisterMember)(nil),      // 3: millrace.internal.v1.RegisterMember
-	(*SetMemberState)(nil),      // 4: millrace.internal.v1.SetMemberState
-	(*RemoveMember)(nil),        // 5: millrace.internal.v1.RemoveMember
-	(*CreateStream)(nil),        // 6: millrace.internal.v1.CreateStream
-	(*CreateView)(nil),          // 7: millrace.internal.v1.CreateView
-	(*CreateTable)(nil),         // 8: millrace.internal.v1.CreateTable
-	(*DropObjects)(nil),         // 9: millrace.internal.v1.DropObjects
-	(*SetPartition)(nil),        // 10: millrace.internal.v1.SetPartition
-	(*PartitionChange)(nil),     // 11: millrace.internal.v1.PartitionChange
-	(*ReserveTicks)(nil),        // 12: millrace.internal.v1.ReserveTicks
-	(*CommandResult)(nil),       // 13: millrace.internal.v1.CommandResult
-	(*PartitionRefusal)(nil),    // 14: millrace.internal.v1.PartitionRefusal
-	(*ProposeRequest)(nil),      // 15: millrace.internal.v1.ProposeRequest
-	(*ProposeResponse)(nil),     // 16: millrace.internal.v1.ProposeResponse
-	(*NodeReport)(nil),          // 17: millrace.internal.v1.NodeReport
-	(*ReplicaProgress)(nil),     // 18: millrace.internal.v1.ReplicaProgress
-	(*TickNotice)(nil),          // 19: millrace.internal.v1.TickNotice
-	(*PingRequest)(nil),         // 20: millrace.internal.v1.PingRequest
-	(*PingResponse)(nil),        // 21: millrace.internal.v1.PingResponse
-	(*BarrierRequest)(nil),      // 22: millrace.internal.v1.BarrierRequest
-	(*BarrierResponse)(nil),     // 23: millrace.internal.v1.BarrierResponse
-	(*OverviewRequest)(nil),     // 24: millrace.internal.v1.OverviewRequest
-	(*ClusterOverview)(nil),     // 25: millrace.internal.v1.ClusterOverview
-	(*MemberStatus)(nil),        // 26: millrace.internal.v1.MemberStatus
-	(*PartitionMove)(nil),       // 27: millrace.internal.v1.PartitionMove
-	(*RemoveMemberRequest)(nil), // 28: millrace.internal.v1.RemoveMemberRequest
-	(*RaftSnapshot)(nil),        // 29: millrace.internal.v1.RaftSnapshot
-	(*KnownPeers)(nil),          // 30: millrace.internal.v1.KnownPeers
-	(*GossipMeta)(nil),          // 31: millrace.internal.v1.GossipMeta
-	(*Member)(nil),              // 32: millrace.internal.v1.Member
-	(MemberState)(0),            // 33: millrace.internal.v1.MemberState
-	(*StreamDef)(nil),           // 34: millrace.internal.v1.StreamDef
-	(*ViewDef)(nil),             // 35: millrace.internal.v1.ViewDef
-	(*PartitionConfig)(nil),     // 36: millrace.internal.v1.PartitionConfig
+	(ObjectKind)(0),                  // 0: millrace.internal.v1.ObjectKind
+	(*Command)(nil),                  // 1: millrace.internal.v1.Command
+	(*Bootstrap)(nil),                // 2: millrace.internal.v1.Bootstrap
+	(*RegisterMember)(nil),           // 3: millrace.internal.v1.RegisterMember
+	(*SetMemberState)(nil),           // 4: millrace.internal.v1.SetMemberState
+	(*RemoveMember)(nil),             // 5: millrace.internal.v1.RemoveMember
+	(*CreateStream)(nil),             // 6: millrace.internal.v1.CreateStream
+	(*CreateView)(nil),               // 7: millrace.internal.v1.CreateView
+	(*CreateTable)(nil),              // 8: millrace.internal.v1.CreateTable
+	(*DropObjects)(nil),              // 9: millrace.internal.v1.DropObjects
+	(*SetPartition)(nil),             // 10: millrace.internal.v1.SetPartition
+	(*PartitionChange)(nil),          // 11: millrace.internal.v1.PartitionChange
+	(*ReserveTicks)(nil),             // 12: millrace.internal.v1.ReserveTicks
+	(*CommandResult)(nil),            // 13: millrace.internal.v1.CommandResult
+	(*PartitionRefusal)(nil),         // 14: millrace.internal.v1.PartitionRefusal
+	(*ProposeRequest)(nil),           // 15: millrace.internal.v1.ProposeRequest
+	(*ProposeResponse)(nil),          // 16: millrace.internal.v1.ProposeResponse
+	(*NodeReport)(nil),               // 17: millrace.internal.v1.NodeReport
+	(*ReplicaProgress)(nil),          // 18: millrace.internal.v1.ReplicaProgress
+	(*TickNotice)(nil),               // 19: millrace.internal.v1.TickNotice
+	(*PingRequest)(nil),              // 20: millrace.internal.v1.PingRequest
+	(*PingResponse)(nil),             // 21: millrace.internal.v1.PingResponse
+	(*BarrierRequest)(nil),           // 22: millrace.internal.v1.BarrierRequest
+	(*BarrierResponse)(nil),          // 23: millrace.internal.v1.BarrierResponse
+	(*OverviewRequest)(nil),          // 24: millrace.internal.v1.OverviewRequest
+	(*ClusterOverview)(nil),          // 25: millrace.internal.v1.ClusterOverview
+	(*MemberStatus)(nil),             // 26: millrace.internal.v1.MemberStatus
+	(*PartitionMove)(nil),            // 27: millrace.internal.v1.PartitionMove
+	(*RecoverPartitionRequest)(nil),  // 28: millrace.internal.v1.RecoverPartitionRequest
+	(*RecoverPartitionResponse)(nil), // 29: millrace.internal.v1.RecoverPartitionResponse
+	(*RemoveMemberRequest)(nil),      // 30: millrace.internal.v1.RemoveMemberRequest
+	(*RaftSnapshot)(nil),             // 31: millrace.internal.v1.RaftSnapshot
+	(*KnownPeers)(nil),               // 32: millrace.internal.v1.KnownPeers
+	(*GossipMeta)(nil),               // 33: millrace.internal.v1.GossipMeta
+	(*Member)(nil),                   // 34: millrace.internal.v1.Member
+	(MemberState)(0),                 // 35: millrace.internal.v1.MemberState
+	(*StreamDef)(nil),                // 36: millrace.internal.v1.StreamDef
+	(*ViewDef)(nil),                  // 37: millrace.internal.v1.ViewDef
+	(*PartitionConfig)(nil),          // 38: millrace.internal.v1.PartitionConfig
 }
 var file_millrace_internal_v1_control_proto_depIdxs = []int32{
 	2,  // 0: millrace.internal.v1.Command.bootstrap:type_name -> millrace.internal.v1.Bootstrap
@@ -2411,40 +2542,42 @@ var file_millrace_internal_v1_control_proto_depIdxs = []int32{
 	10, // 7: millrace.internal.v1.Command.set_partition:type_name -> millrace.internal.v1.SetPartition
 	12, // 8: millrace.internal.v1.Command.reserve_ticks:type_name -> millrace.internal.v1.ReserveTicks
 	8,  // 9: millrace.internal.v1.Command.create_table:type_name -> millrace.internal.v1.CreateTable
-	32, // 10: millrace.internal.v1.Bootstrap.member:type_name -> millrace.internal.v1.Member
-	32, // 11: millrace.internal.v1.RegisterMember.member:type_name -> millrace.internal.v1.Member
-	33, // 12: millrace.internal.v1.SetMemberState.state:type_name -> millrace.internal.v1.MemberState
-	33, // 13: millrace.internal.v1.SetMemberState.from:type_name -> millrace.internal.v1.MemberState
-	34, // 14: millrace.internal.v1.CreateStream.def:type_name -> millrace.internal.v1.StreamDef
-	35, // 15: millrace.internal.v1.CreateView.def:type_name -> millrace.internal.v1.ViewDef
-	34, // 16: millrace.internal.v1.CreateTable.log:type_name -> millrace.internal.v1.StreamDef
+	34, // 10: millrace.internal.v1.Bootstrap.member:type_name -> millrace.internal.v1.Member
+	34, // 11: millrace.internal.v1.RegisterMember.member:type_name -> millrace.internal.v1.Member
+	35, // 12: millrace.internal.v1.SetMemberState.state:type_name -> millrace.internal.v1.MemberState
+	35, // 13: millrace.internal.v1.SetMemberState.from:type_name -> millrace.internal.v1.MemberState
+	36, // 14: millrace.internal.v1.CreateStream.def:type_name -> millrace.internal.v1.StreamDef
+	37, // 15: millrace.internal.v1.CreateView.def:type_name -> millrace.internal.v1.ViewDef
+	36, // 16: millrace.internal.v1.CreateTable.log:type_name -> millrace.internal.v1.StreamDef
 	0,  // 17: millrace.internal.v1.DropObjects.kind:type_name -> millrace.internal.v1.ObjectKind
 	11, // 18: millrace.internal.v1.SetPartition.changes:type_name -> millrace.internal.v1.PartitionChange
-	36, // 19: millrace.internal.v1.PartitionChange.config:type_name -> millrace.internal.v1.PartitionConfig
-	36, // 20: millrace.internal.v1.CommandResult.partitions:type_name -> millrace.internal.v1.PartitionConfig
+	38, // 19: millrace.internal.v1.PartitionChange.config:type_name -> millrace.internal.v1.PartitionConfig
+	38, // 20: millrace.internal.v1.CommandResult.partitions:type_name -> millrace.internal.v1.PartitionConfig
 	14, // 21: millrace.internal.v1.CommandResult.refused:type_name -> millrace.internal.v1.PartitionRefusal
-	32, // 22: millrace.internal.v1.CommandResult.member:type_name -> millrace.internal.v1.Member
+	34, // 22: millrace.internal.v1.CommandResult.member:type_name -> millrace.internal.v1.Member
 	1,  // 23: millrace.internal.v1.ProposeRequest.command:type_name -> millrace.internal.v1.Command
 	13, // 24: millrace.internal.v1.ProposeResponse.result:type_name -> millrace.internal.v1.CommandResult
 	18, // 25: millrace.internal.v1.NodeReport.progress:type_name -> millrace.internal.v1.ReplicaProgress
 	26, // 26: millrace.internal.v1.ClusterOverview.members:type_name -> millrace.internal.v1.MemberStatus
 	27, // 27: millrace.internal.v1.ClusterOverview.moves:type_name -> millrace.internal.v1.PartitionMove
-	33, // 28: millrace.internal.v1.MemberStatus.state:type_name -> millrace.internal.v1.MemberState
+	35, // 28: millrace.internal.v1.MemberStatus.state:type_name -> millrace.internal.v1.MemberState
 	17, // 29: millrace.internal.v1.MemberStatus.report:type_name -> millrace.internal.v1.NodeReport
 	15, // 30: millrace.internal.v1.Control.Propose:input_type -> millrace.internal.v1.ProposeRequest
 	17, // 31: millrace.internal.v1.Control.Attach:input_type -> millrace.internal.v1.NodeReport
 	20, // 32: millrace.internal.v1.Control.Ping:input_type -> millrace.internal.v1.PingRequest
 	24, // 33: millrace.internal.v1.Control.Overview:input_type -> millrace.internal.v1.OverviewRequest
 	22, // 34: millrace.internal.v1.Control.Barrier:input_type -> millrace.internal.v1.BarrierRequest
-	28, // 35: millrace.internal.v1.Control.RemoveNode:input_type -> millrace.internal.v1.RemoveMemberRequest
-	16, // 36: millrace.internal.v1.Control.Propose:output_type -> millrace.internal.v1.ProposeResponse
-	19, // 37: millrace.internal.v1.Control.Attach:output_type -> millrace.internal.v1.TickNotice
-	21, // 38: millrace.internal.v1.Control.Ping:output_type -> millrace.internal.v1.PingResponse
-	25, // 39: millrace.internal.v1.Control.Overview:output_type -> millrace.internal.v1.ClusterOverview
-	23, // 40: millrace.internal.v1.Control.Barrier:output_type -> millrace.internal.v1.BarrierResponse
-	16, // 41: millrace.internal.v1.Control.RemoveNode:output_type -> millrace.internal.v1.ProposeResponse
-	36, // [36:42] is the sub-list for method output_type
-	30, // [30:36] is the sub-list for method input_type
+	30, // 35: millrace.internal.v1.Control.RemoveNode:input_type -> millrace.internal.v1.RemoveMemberRequest
+	28, // 36: millrace.internal.v1.Control.RecoverPartition:input_type -> millrace.internal.v1.RecoverPartitionRequest
+	16, // 37: millrace.internal.v1.Control.Propose:output_type -> millrace.internal.v1.ProposeResponse
+	19, // 38: millrace.internal.v1.Control.Attach:output_type -> millrace.internal.v1.TickNotice
+	21, // 39: millrace.internal.v1.Control.Ping:output_type -> millrace.internal.v1.PingResponse
+	25, // 40: millrace.internal.v1.Control.Overview:output_type -> millrace.internal.v1.ClusterOverview
+	23, // 41: millrace.internal.v1.Control.Barrier:output_type -> millrace.internal.v1.BarrierResponse
+	16, // 42: millrace.internal.v1.Control.RemoveNode:output_type -> millrace.internal.v1.ProposeResponse
+	29, // 43: millrace.internal.v1.Control.RecoverPartition:output_type -> millrace.internal.v1.RecoverPartitionResponse
+	37, // [37:44] is the sub-list for method output_type
+	30, // [30:37] is the sub-list for method input_type
 	30, // [30:30] is the sub-list for extension type_name
 	30, // [30:30] is the sub-list for extension extendee
 	0,  // [0:30] is the sub-list for field type_name
@@ -2474,7 +2607,7 @@ func file_millrace_internal_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_internal_v1_control_proto_rawDesc), len(file_millrace_internal_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,12 +19,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Control_Propose_FullMethodName    = "/millrace.internal.v1.Control/Propose"
-	Control_Attach_FullMethodName     = "/millrace.internal.v1.Control/Attach"
-	Control_Ping_FullMethodName       = "/millrace.internal.v1.Control/Ping"
-	Control_Overview_FullMethodName   = "/millrace.internal.v1.Control/Overview"
-	Control_Barrier_FullMethodName    = "/millrace.internal.v1.Control/Barrier"
-	Control_RemoveNode_FullMethodName = "/millrace.internal.v1.Control/RemoveNode"
+	Control_Propose_FullMethodName          = "/millrace.internal.v1.Control/Propose"
+	Control_Attach_FullMethodName           = "/millrace.internal.v1.Control/Attach"
+	Control_Ping_FullMethodName             = "/millrace.internal.v1.Control/Ping"
+	Control_Overview_FullMethodName         = "/millrace.internal.v1.Control/Overview"
+	Control_Barrier_FullMethodName          = "/millrace.internal.v1.Control/Barrier"
+	Control_RemoveNode_FullMethodName       = "/millrace.internal.v1.Control/RemoveNode"
+	Control_RecoverPartition_FullMethodName = "/millrace.internal.v1.Control/RecoverPartition"
 )
 
 // ControlClient is the client API for Control service.
@@ -45,6 +46,9 @@ type ControlClient interface {
 	Barrier(ctx context.Context, in *BarrierRequest, opts ...grpc.CallOption) (*BarrierResponse, error)
 	// RemoveNode takes a member out of the cluster; only the leader does, as it alone knows who is alive.
 	RemoveNode(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*ProposeResponse, error)
+	// RecoverPartition makes a node the primary of a partition whose in-sync replicas are all lost, as an operator wants;
+	// only the leader does. Without `unsafe` it only tells what would be lost.
+	RecoverPartition(ctx context.Context, in *RecoverPartitionRequest, opts ...grpc.CallOption) (*RecoverPartitionResponse, error)
 }
 
 type controlClient struct {
@@ -118,6 +122,16 @@ func (c *controlClient) RemoveNode(ctx context.Context, in *RemoveMemberRequest,
 	return out, nil
 }
 
+func (c *controlClient) RecoverPartition(ctx context.Context, in *RecoverPartitionRequest, opts ...grpc.CallOption) (*RecoverPartitionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecoverPartitionResponse)
+	err := c.cc.Invoke(ctx, Control_RecoverPartition_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControlServer is the server API for Control service.
 // All implementations must embed UnimplementedControlServer
 // for forward compatibility.
@@ -136,6 +150,9 @@ type ControlServer interface {
 	Barrier(context.Context, *BarrierRequest) (*BarrierResponse, error)
 	// RemoveNode takes a member out of the cluster; only the leader does, as it alone knows who is alive.
 	RemoveNode(context.Context, *RemoveMemberRequest) (*ProposeResponse, error)
+	// RecoverPartition makes a node the primary of a partition whose in-sync replicas are all lost, as an operator wants;
+	// only the leader does. Without `unsafe` it only tells what would be lost.
+	RecoverPartition(context.Context, *RecoverPartitionRequest) (*RecoverPartitionResponse, error)
 	mustEmbedUnimplementedControlServer()
 }
 
@@ -163,6 +180,9 @@ func (UnimplementedControlServer) Barrier(context.Context, *BarrierRequest) (*Ba
 }
 func (UnimplementedControlServer) RemoveNode(context.Context, *RemoveMemberRequest) (*ProposeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveNode not implemented")
+}
+func (UnimplementedControlServer) RecoverPartition(context.Context, *RecoverPartitionRequest) (*RecoverPartitionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RecoverPartition not implemented")
 }
 func (UnimplementedControlServer) mustEmbedUnimplementedControlServer() {}
 func (UnimplementedControlServer) testEmbeddedByValue()                 {}
@@ -282,6 +302,24 @@ func _Control_RemoveNode_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_RecoverPartition_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecoverPartitionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RecoverPartition(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RecoverPartition_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RecoverPartition(ctx, req.(*RecoverPartitionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Control_ServiceDesc is the grpc.ServiceDesc for Control service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -308,6 +346,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveNode",
 			Handler:    _Control_RemoveNode_Handler,
+		},
+		{
+			MethodName: "RecoverPartition",
+			Handler:    _Control_RecoverPartition_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -358,15 +358,16 @@ func (x *Partition) GetEndBytes() uint64 {
 }
 
 type Move struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Partition     uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
-	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
-	Phase         string                 `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"` // copy, promote, handover, remove
-	DoneBytes     uint64                 `protobuf:"varint,5,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
-	TotalBytes    uint64                 `protobuf:"varint,6,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Partition      uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	From           string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	To             string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	Phase          string                 `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"` // queued, copy, promote, handover, remove
+	DoneBytes      uint64                 `protobuf:"varint,5,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
+	TotalBytes     uint64                 `protobuf:"varint,6,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	BytesPerSecond uint64                 `protobuf:"varint,7,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"` // of late; 0: not known
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Move) Reset() {
@@ -437,6 +438,13 @@ func (x *Move) GetDoneBytes() uint64 {
 func (x *Move) GetTotalBytes() uint64 {
 	if x != nil {
 		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *Move) GetBytesPerSecond() uint64 {
+	if x != nil {
+		return x.BytesPerSecond
 	}
 	return 0
 }
@@ -609,6 +617,110 @@ func (*RemoveResponse) Descriptor() ([]byte, []int) {
 	return file_millrace_v1_cluster_proto_rawDescGZIP(), []int{8}
 }
 
+type RecoverRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`      // name or id
+	Unsafe        bool                   `protobuf:"varint,3,opt,name=unsafe,proto3" json:"unsafe,omitempty"` // do it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverRequest) Reset() {
+	*x = RecoverRequest{}
+	mi := &file_millrace_v1_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverRequest) ProtoMessage() {}
+
+func (x *RecoverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_v1_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverRequest.ProtoReflect.Descriptor instead.
+func (*RecoverRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_v1_cluster_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RecoverRequest) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *RecoverRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RecoverRequest) GetUnsafe() bool {
+	if x != nil {
+		return x.Unsafe
+	}
+	return false
+}
+
+type RecoverResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Loss          string                 `protobuf:"bytes,1,opt,name=loss,proto3" json:"loss,omitempty"` // what is lost, or may be, in words
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverResponse) Reset() {
+	*x = RecoverResponse{}
+	mi := &file_millrace_v1_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverResponse) ProtoMessage() {}
+
+func (x *RecoverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_v1_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverResponse.ProtoReflect.Descriptor instead.
+func (*RecoverResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_v1_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RecoverResponse) GetLoss() string {
+	if x != nil {
+		return x.Loss
+	}
+	return ""
+}
+
 var File_millrace_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_millrace_v1_cluster_proto_rawDesc = "" +
@@ -644,7 +756,7 @@ const file_millrace_v1_cluster_proto_rawDesc = "" +
 	"\aprimary\x18\x03 \x01(\tR\aprimary\x12\x1a\n" +
 	"\breplicas\x18\x04 \x03(\tR\breplicas\x12\x17\n" +
 	"\ain_sync\x18\x05 \x03(\tR\x06inSync\x12\x1b\n" +
-	"\tend_bytes\x18\x06 \x01(\x04R\bendBytes\"\x9e\x01\n" +
+	"\tend_bytes\x18\x06 \x01(\x04R\bendBytes\"\xc8\x01\n" +
 	"\x04Move\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -653,18 +765,26 @@ const file_millrace_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"done_bytes\x18\x05 \x01(\x04R\tdoneBytes\x12\x1f\n" +
 	"\vtotal_bytes\x18\x06 \x01(\x04R\n" +
-	"totalBytes\"\"\n" +
+	"totalBytes\x12(\n" +
+	"\x10bytes_per_second\x18\a \x01(\x04R\x0ebytesPerSecond\"\"\n" +
 	"\fDrainRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"\x0f\n" +
 	"\rDrainResponse\"9\n" +
 	"\rRemoveRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x10\n" +
-	"\x0eRemoveResponse2\xd5\x01\n" +
+	"\x0eRemoveResponse\"Z\n" +
+	"\x0eRecoverRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
+	"\x06unsafe\x18\x03 \x01(\bR\x06unsafe\"%\n" +
+	"\x0fRecoverResponse\x12\x12\n" +
+	"\x04loss\x18\x01 \x01(\tR\x04loss2\x9b\x02\n" +
 	"\aCluster\x12G\n" +
 	"\bDescribe\x12\x1c.millrace.v1.DescribeRequest\x1a\x1d.millrace.v1.DescribeResponse\x12>\n" +
 	"\x05Drain\x12\x19.millrace.v1.DrainRequest\x1a\x1a.millrace.v1.DrainResponse\x12A\n" +
-	"\x06Remove\x12\x1a.millrace.v1.RemoveRequest\x1a\x1b.millrace.v1.RemoveResponseB;Z9github.com/millrace/millrace/proto/millrace/v1;millracev1b\x06proto3"
+	"\x06Remove\x12\x1a.millrace.v1.RemoveRequest\x1a\x1b.millrace.v1.RemoveResponse\x12D\n" +
+	"\aRecover\x12\x1b.millrace.v1.RecoverRequest\x1a\x1c.millrace.v1.RecoverResponseB;Z9github.com/millrace/millrace/proto/millrace/v1;millracev1b\x06proto3"
 
 var (
 	file_millrace_v1_cluster_proto_rawDescOnce sync.Once
@@ -678,7 +798,7 @@ func file_millrace_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_millrace_v1_cluster_proto_rawDescData
 }
 
-var file_millrace_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_millrace_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_millrace_v1_cluster_proto_goTypes = []any{
 	(*DescribeRequest)(nil),  // 0: millrace.v1.DescribeRequest
 	(*DescribeResponse)(nil), // 1: millrace.v1.DescribeResponse
@@ -689,22 +809,26 @@ var file_millrace_v1_cluster_proto_goTypes = []any{
 	(*DrainResponse)(nil),    // 6: millrace.v1.DrainResponse
 	(*RemoveRequest)(nil),    // 7: millrace.v1.RemoveRequest
 	(*RemoveResponse)(nil),   // 8: millrace.v1.RemoveResponse
+	(*RecoverRequest)(nil),   // 9: millrace.v1.RecoverRequest
+	(*RecoverResponse)(nil),  // 10: millrace.v1.RecoverResponse
 }
 var file_millrace_v1_cluster_proto_depIdxs = []int32{
-	2, // 0: millrace.v1.DescribeResponse.nodes:type_name -> millrace.v1.Node
-	3, // 1: millrace.v1.DescribeResponse.partitions:type_name -> millrace.v1.Partition
-	4, // 2: millrace.v1.DescribeResponse.moves:type_name -> millrace.v1.Move
-	0, // 3: millrace.v1.Cluster.Describe:input_type -> millrace.v1.DescribeRequest
-	5, // 4: millrace.v1.Cluster.Drain:input_type -> millrace.v1.DrainRequest
-	7, // 5: millrace.v1.Cluster.Remove:input_type -> millrace.v1.RemoveRequest
-	1, // 6: millrace.v1.Cluster.Describe:output_type -> millrace.v1.DescribeResponse
-	6, // 7: millrace.v1.Cluster.Drain:output_type -> millrace.v1.DrainResponse
-	8, // 8: millrace.v1.Cluster.Remove:output_type -> millrace.v1.RemoveResponse
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	2,  // 0: millrace.v1.DescribeResponse.nodes:type_name -> millrace.v1.Node
+	3,  // 1: millrace.v1.DescribeResponse.partitions:type_name -> millrace.v1.Partition
+	4,  // 2: millrace.v1.DescribeResponse.moves:type_name -> millrace.v1.Move
+	0,  // 3: millrace.v1.Cluster.Describe:input_type -> millrace.v1.DescribeRequest
+	5,  // 4: millrace.v1.Cluster.Drain:input_type -> millrace.v1.DrainRequest
+	7,  // 5: millrace.v1.Cluster.Remove:input_type -> millrace.v1.RemoveRequest
+	9,  // 6: millrace.v1.Cluster.Recover:input_type -> millrace.v1.RecoverRequest
+	1,  // 7: millrace.v1.Cluster.Describe:output_type -> millrace.v1.DescribeResponse
+	6,  // 8: millrace.v1.Cluster.Drain:output_type -> millrace.v1.DrainResponse
+	8,  // 9: millrace.v1.Cluster.Remove:output_type -> millrace.v1.RemoveResponse
+	10, // 10: millrace.v1.Cluster.Recover:output_type -> millrace.v1.RecoverResponse
+	7,  // [7:11] is the sub-list for method output_type
+	3,  // [3:7] is the sub-list for method input_type
+	3,  // [3:3] is the sub-list for extension type_name
+	3,  // [3:3] is the sub-list for extension extendee
+	0,  // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_millrace_v1_cluster_proto_init() }
@@ -718,7 +842,7 @@ func file_millrace_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_v1_cluster_proto_rawDesc), len(file_millrace_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

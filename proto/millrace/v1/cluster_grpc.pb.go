@@ -22,6 +22,7 @@ const (
 	Cluster_Describe_FullMethodName = "/millrace.v1.Cluster/Describe"
 	Cluster_Drain_FullMethodName    = "/millrace.v1.Cluster/Drain"
 	Cluster_Remove_FullMethodName   = "/millrace.v1.Cluster/Remove"
+	Cluster_Recover_FullMethodName  = "/millrace.v1.Cluster/Recover"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -35,6 +36,9 @@ type ClusterClient interface {
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
 	// Remove takes a dead or drained node out of the cluster.
 	Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
+	// Recover makes a node the primary of a partition whose in-sync replicas are all lost for good. What they alone had is
+	// lost with that, acknowledged or not. Without `unsafe` nothing is done; the answer tells what would be lost.
+	Recover(ctx context.Context, in *RecoverRequest, opts ...grpc.CallOption) (*RecoverResponse, error)
 }
 
 type clusterClient struct {
@@ -75,6 +79,16 @@ func (c *clusterClient) Remove(ctx context.Context, in *RemoveRequest, opts ...g
 	return out, nil
 }
 
+func (c *clusterClient) Recover(ctx context.Context, in *RecoverRequest, opts ...grpc.CallOption) (*RecoverResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecoverResponse)
+	err := c.cc.Invoke(ctx, Cluster_Recover_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -86,6 +100,9 @@ type ClusterServer interface {
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
 	// Remove takes a dead or drained node out of the cluster.
 	Remove(context.Context, *RemoveRequest) (*RemoveResponse, error)
+	// Recover makes a node the primary of a partition whose in-sync replicas are all lost for good. What they alone had is
+	// lost with that, acknowledged or not. Without `unsafe` nothing is done; the answer tells what would be lost.
+	Recover(context.Context, *RecoverRequest) (*RecoverResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -104,6 +121,9 @@ func (UnimplementedClusterServer) Drain(context.Context, *DrainRequest) (*DrainR
 }
 func (UnimplementedClusterServer) Remove(context.Context, *RemoveRequest) (*RemoveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Remove not implemented")
+}
+func (UnimplementedClusterServer) Recover(context.Context, *RecoverRequest) (*RecoverResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Recover not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -180,6 +200,24 @@ func _Cluster_Remove_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_Recover_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecoverRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Recover(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Recover_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Recover(ctx, req.(*RecoverRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -198,6 +236,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Remove",
 			Handler:    _Cluster_Remove_Handler,
+		},
+		{
+			MethodName: "Recover",
+			Handler:    _Cluster_Recover_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
