@@ -379,9 +379,8 @@ func (p *numericPart) setMagnitude(mag []byte, neg bool) {
 	p.sum, p.big = v, nil
 }
 
-func (a *numericSum) result(f plan.AggFunc, s int, out *record.Column) error {
-	var all numericPart
-	count := int64(0)
+// total returns the sum of the parts of slot s and how many values it has.
+func (a *numericSum) total(s int) (all numericPart, count int64) {
 	for p := range a.parts(s) {
 		count += p.n
 		switch {
@@ -397,6 +396,11 @@ func (a *numericSum) result(f plan.AggFunc, s int, out *record.Column) error {
 			all.addPart(p)
 		}
 	}
+	return all, count
+}
+
+func (a *numericSum) result(f plan.AggFunc, s int, out *record.Column) error {
+	all, count := a.total(s)
 	if count <= 0 {
 		out.AppendNull()
 		return nil
@@ -426,15 +430,21 @@ func (p *numericPart) average(dst []byte, n int64) ([]byte, error) {
 		}
 	}
 	var x, y apd.Decimal
-	if p.big == nil {
-		setWide(&x, p.sum, scale)
-	} else {
-		x.Coeff.Abs(p.big)
-		x.Negative, x.Exponent = p.big.Sign() < 0, int32(-scale)
-	}
+	p.decimal(&x)
 	y.SetFinite(n, 0)
 	w1, f1 := groupOfDecimal(&x)
 	w2, f2 := groupOfDecimal(&y)
 	quoDecimal(&x, &x, &y, divScale(w1, f1, scale, w2, f2, 0))
 	return appendDecimal(dst, &x)
+}
+
+// decimal sets d to the sum.
+func (p *numericPart) decimal(d *apd.Decimal) {
+	scale := int(p.scale - scaleZero)
+	if p.big == nil {
+		setWide(d, p.sum, scale)
+		return
+	}
+	d.Form, d.Negative, d.Exponent = apd.Finite, p.big.Sign() < 0, int32(-scale)
+	d.Coeff.Abs(p.big)
 }

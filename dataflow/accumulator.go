@@ -56,6 +56,25 @@ func newAccumulator(a *plan.Agg, appendOnly, indexed bool, rows *[]int64) (accum
 		return e, nil
 	case plan.AggSum, plan.AggAvg:
 		return newSum(a, appendOnly), nil
+	case plan.AggBoolAnd, plan.AggBoolOr:
+		return &boolCount{arg: a.Arg}, nil
+	case plan.AggBitAnd, plan.AggBitOr, plan.AggBitXor:
+		return &bitCount{arg: a.Arg}, nil
+	case plan.AggStddevPop, plan.AggStddevSamp, plan.AggVarPop, plan.AggVarSamp:
+		if a.ArgType == record.Double {
+			return newMoments(a), nil
+		}
+		return newVariance(a, appendOnly), nil
+	case plan.AggApproxCountDistinct:
+		return &distinctSketch{arg: a.Arg}, nil
+	case plan.AggApproxPercentile:
+		if len(a.Const) != 1 || a.Const[0].Type != record.Double {
+			return nil, defect("%s lacks its fraction", a.Func)
+		}
+		return &quantileSketch{arg: a.Arg, fraction: a.Const[0]}, nil
+	}
+	if a.Func.Pair() {
+		return newMoments(a), nil
 	}
 	return nil, fault.New(fault.Unsupported, "dataflow: no aggregate %s of %s", a.Func, a.ArgType)
 }

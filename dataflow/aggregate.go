@@ -119,11 +119,7 @@ func (a *aggregate) makeAccumulators(b *builder) error {
 	col := len(p.Keys)
 	for i := range p.Aggs {
 		agg := &p.Aggs[i]
-		f := agg.Func
-		if f == plan.AggAvg {
-			f = plan.AggSum // they keep the same
-		}
-		id := fmt.Sprint(f, agg.Arg, agg.More, agg.Filter)
+		id := fmt.Sprint(kept(agg.Func), agg.Arg, agg.More, agg.Filter, agg.Const)
 		if p.Phase == plan.AggFinal || agg.KeepsValues() {
 			id = fmt.Sprint(col) // two aggregates over one argument can't be told from their partials
 		}
@@ -143,6 +139,24 @@ func (a *aggregate) makeAccumulators(b *builder) error {
 	}
 	a.rowsCol = col
 	return nil
+}
+
+// kept returns the same function for all that keep the same.
+func kept(f plan.AggFunc) plan.AggFunc {
+	switch f {
+	case plan.AggAvg:
+		return plan.AggSum
+	case plan.AggBoolOr:
+		return plan.AggBoolAnd
+	case plan.AggBitOr, plan.AggBitXor:
+		return plan.AggBitAnd
+	case plan.AggStddevPop, plan.AggStddevSamp, plan.AggVarPop:
+		return plan.AggVarSamp
+	}
+	if f.Pair() {
+		return plan.AggCorr
+	}
+	return f
 }
 
 // makeAccumulator appends the accumulator of one aggregate, whose partials begin with column col, and the set that it

@@ -127,7 +127,14 @@ func sqrtNumeric(dst, a []byte) ([]byte, error) {
 	parseDecimal(&x, a)
 	weight, _ := groupOfDecimal(&x)
 	scale := min(max(minSigDigits-(weight+1)*2+1, scaleOf(&x), 0), maxDisplayScale)
-	// The integer root of a*10^(2*(scale+1)) has one digit more than needed; that it is cut off can't round the
+	var root apd.Decimal
+	sqrtDecimal(&root, &x, scale)
+	return appendDecimal(dst, &root)
+}
+
+// sqrtDecimal sets root to the square root of x, which isn't negative, with scale digits behind the point.
+func sqrtDecimal(root, x *apd.Decimal, scale int) {
+	// The integer root of x*10^(2*(scale+1)) has one digit more than needed; that it is cut off can't round the
 	// wrong way: half of an odd digit of a root that isn't exact.
 	shift := 2*(scale+1) + int(x.Exponent)
 	var n apd.BigInt
@@ -137,11 +144,9 @@ func sqrtNumeric(dst, a []byte) ([]byte, error) {
 	} else {
 		n.Quo(&n, tenTo(-shift))
 	}
-	var root apd.Decimal
 	root.Coeff.Sqrt(&n)
 	root.Exponent = int32(-scale - 1)
-	rescale(&root, scale)
-	return appendDecimal(dst, &root)
+	rescale(root, scale)
 }
 
 // powerNumeric follows numeric_power and power_var of PostgreSQL's numeric.c.

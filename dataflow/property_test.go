@@ -140,6 +140,9 @@ func (w *world) randomAggregate(windowed, extremes bool) *plan.Aggregate {
 	for range w.rng.IntN(5) {
 		a.Aggs = append(a.Aggs, w.valuesAggregate())
 	}
+	for range w.rng.IntN(5) {
+		a.Aggs = append(a.Aggs, w.statisticsAggregate())
+	}
 	for i := range a.Aggs {
 		if w.rng.IntN(3) == 0 {
 			a.Aggs[i].Filter = colFlag + 1
@@ -459,6 +462,9 @@ func modelAggregate(t testing.TB, a *plan.Agg, rows []row, n int64) string {
 	}
 	if a.KeepsValues() {
 		return modelValues(t, a, rows)
+	}
+	if text, ok := modelStatistics(t, a, rows); ok {
+		return text
 	}
 	if a.Func == plan.AggCountStar {
 		return fmt.Sprint(n)
