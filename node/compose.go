@@ -40,6 +40,7 @@ func (n *Node) compose() error {
 	n.router = newRouter(n.id, n.host, n.peers, n.catalog, n.log)
 	n.ingest = &ingest{n: n, batcher: newBatcher(n)}
 	n.http = n.newHTTP()
+	n.pg = n.newPG()
 	n.register()
 	n.host.OnClosed(n.closed)
 	n.coord.SetLoad(n.load)

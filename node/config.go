@@ -16,6 +16,7 @@ type Config struct {
 	Listen string // HOST:PORT of gRPC, for clients and peers, and of Raft; port 0 picks a free one
 	Gossip string // HOST:PORT of gossip
 	HTTP   string // HOST:PORT of /healthz, /readyz, /metrics
+	PG     string // HOST:PORT of PostgreSQL's protocol; empty: DefaultPG, or a free port where that is taken
 
 	Join []string // gossip addresses of peers; none: bootstrap a new cluster, or restart as a member
 	Name string   // label; default: the host name and the gRPC port
@@ -29,6 +30,7 @@ type Config struct {
 	MaxRecordBytes    int           // larger records are rejected
 	MaxMessageBytes   int           // of a gRPC message
 	MaxConnections    int           // on the gRPC port
+	MaxPGConnections  int           // clients of PostgreSQL's protocol
 	MaxStaleness      time.Duration // how old an answer may be when the cluster's clock stands still
 	StatementTimeout  time.Duration // how long a statement waits for its tick before it gives up
 	CopyRate          int64         // bytes per second that this node sends for copies at most; 0: no limit
@@ -42,12 +44,15 @@ type Config struct {
 	QueryMemoryBytes  int64         // of the rows that one ad-hoc statement may hold here
 }
 
+// DefaultPG is where PostgreSQL's protocol is served unless told otherwise.
+const DefaultPG = "127.0.0.1:7432"
+
 // DefaultConfig returns the settings of a node on one machine.
 func DefaultConfig() Config {
 	return Config{
 		Listen: "127.0.0.1:7070", Gossip: "127.0.0.1:7071", HTTP: "127.0.0.1:7080",
 		Partitions: 8, Replicas: 3,
-		MaxRecordBytes: 8 << 20, MaxMessageBytes: 16 << 20, MaxConnections: 10_000,
+		MaxRecordBytes: 8 << 20, MaxMessageBytes: 16 << 20, MaxConnections: 10_000, MaxPGConnections: 10_000,
 		MaxStaleness: 10 * time.Second, StatementTimeout: 30 * time.Second,
 		CopyRate: 64 << 20, CopiesPerNode: 1,
 		InFlightBytes: 64 << 20, ConnInFlightBytes: 16 << 20, CacheBytes: 128 << 20,
@@ -69,6 +74,14 @@ func (c Config) Validate() error {
 		if err := checkAddress(a.addr); err != nil {
 			return fault.New(fault.Invalid, "%s %q: %v", a.flag, a.addr, err)
 		}
+	}
+	if c.PG != "" {
+		if err := checkAddress(c.PG); err != nil {
+			return fault.New(fault.Invalid, "--pg %q: %v", c.PG, err)
+		}
+	}
+	if c.MaxPGConnections < 1 {
+		return fault.New(fault.Invalid, "--pg-connections %d: use 1 or more", c.MaxPGConnections)
 	}
 	for _, a := range c.Join {
 		if err := checkAddress(a); err != nil {
@@ -113,5 +126,5 @@ func checkAddress(a string) error {
 
 // Addresses is where a node can be reached, with the ports that it got.
 type Addresses struct {
-	Name, GRPC, Gossip, HTTP string
+	Name, GRPC, Gossip, HTTP, PG string
 }

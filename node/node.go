@@ -21,6 +21,7 @@ import (
 	"github.com/millrace/millrace/coordinator"
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/node/pgwire"
 	"github.com/millrace/millrace/partition"
 	"github.com/millrace/millrace/partition/stage"
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
@@ -60,6 +61,8 @@ type Node struct {
 	listener   *sharedListener
 	gossip     *coordinator.GossipSockets
 	httpSocket net.Listener
+	pgSocket   net.Listener
+	pg         *pgwire.Server
 	grpc       *grpc.Server
 	http       *http.Server
 	health     *health.Server
@@ -93,6 +96,9 @@ func (n *Node) open() error {
 	n.listener = newSharedListener(tcp, n.cfg.MaxConnections)
 	if n.httpSocket, err = net.Listen("tcp", n.cfg.HTTP); err != nil {
 		return fault.Wrap(fault.Invalid, err, "--http %s", n.cfg.HTTP)
+	}
+	if n.pgSocket, err = n.listenPG(); err != nil {
+		return err
 	}
 	options := storage.DefaultOptions()
 	options.Logger = n.log
@@ -142,6 +148,7 @@ func (n *Node) run(ctx context.Context, ready func(Addresses) error) error {
 	g, gctx := errgroup.WithContext(stop)
 	g.Go(n.listener.run)
 	g.Go(func() error { return n.grpc.Serve(n.listener.grpc) })
+	g.Go(func() error { return n.pg.Serve(n.pgSocket) })
 	g.Go(func() error {
 		if err := n.http.Serve(n.httpSocket); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -202,7 +209,7 @@ func (n *Node) announce(ctx, gctx context.Context, ready func(Addresses) error) 
 func (n *Node) addresses() Addresses {
 	return Addresses{
 		Name: n.coord.Name(), GRPC: n.listener.tcp.Addr().String(),
-		Gossip: n.gossip.Addr(), HTTP: n.httpSocket.Addr().String(),
+		Gossip: n.gossip.Addr(), HTTP: n.httpSocket.Addr().String(), PG: n.pgSocket.Addr().String(),
 	}
 }
 
@@ -234,6 +241,10 @@ func (n *Node) stop() {
 	for end := time.Now().Add(n.cfg.ShutdownTimeout); n.active.Load() > 0 && time.Now().Before(end); {
 		time.Sleep(5 * time.Millisecond)
 	}
+	n.pgSocket.Close()
+	pgStop, cancelPG := context.WithTimeout(context.Background(), n.cfg.ShutdownTimeout)
+	n.pg.Shutdown(pgStop)
+	cancelPG()
 	// What is left are peers' streams and idle producers, which go on elsewhere.
 	stopped := make(chan struct{})
 	go func() {
@@ -261,6 +272,9 @@ func (n *Node) close() error {
 	}
 	if n.httpSocket != nil {
 		errs = append(errs, ignoreClosed(n.httpSocket.Close()))
+	}
+	if n.pgSocket != nil {
+		errs = append(errs, ignoreClosed(n.pgSocket.Close()))
 	}
 	if n.peers != nil {
 		errs = append(errs, n.peers.Close())

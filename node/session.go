@@ -29,11 +29,17 @@ type session struct {
 	tx           transaction
 }
 
-func newSession(n *Node, seen ids.Tick, values map[string]string) (*session, error) {
-	s := &session{
-		n: n, seen: seen, maxStaleness: n.cfg.MaxStaleness, tx: transaction{status: txIdle},
+// blankSession is a session with nothing set.
+func blankSession(n *Node) *session {
+	return &session{
+		n: n, maxStaleness: n.cfg.MaxStaleness, tx: transaction{status: txIdle},
 		values: map[string]string{}, defaults: map[string]string{}, changed: map[string]string{},
 	}
+}
+
+func newSession(n *Node, seen ids.Tick, values map[string]string) (*session, error) {
+	s := blankSession(n)
+	s.seen = seen
 	if err := n.checkSeenTick(seen); err != nil {
 		return nil, err
 	}
@@ -122,39 +128,47 @@ func planned[T any](ctx context.Context, n *Node, f func(sql.Catalog) (T, error)
 }
 
 func (s *session) query(ctx context.Context, st *sql.Select, out output) (string, error) {
-	p, err := planned(ctx, s.n, func(c sql.Catalog) (*plan.Plan, error) { return sql.PlanSelect(st, c) })
+	run, err := s.openQuery(ctx, st)
 	if err != nil {
 		return "", err
+	}
+	return run(ctx, out)
+}
+
+// openQuery plans a query and picks its tick; run gives its rows, and may be called while the session does other things.
+func (s *session) openQuery(ctx context.Context, st *sql.Select) (run func(context.Context, output) (string, error), err error) {
+	p, err := planned(ctx, s.n, func(c sql.Catalog) (*plan.Plan, error) { return sql.PlanSelect(st, c) })
+	if err != nil {
+		return nil, err
 	}
 	l, err := s.layout(ctx, p)
 	if err != nil {
-		return "", err
-	}
-	rows, told := int64(0), false
-	tell := func() error { // not before the first row: an error comes alone then
-		if told {
-			return nil
-		}
-		told = true
-		return out.schema(p.Output)
-	}
-	err = s.n.query(ctx, p, l, func(d *record.Delta) error {
-		if err := tell(); err != nil {
-			return err
-		}
-		for i := range d.N {
-			rows += d.Weight(i)
-		}
-		return out.rows(d)
-	})
-	if err != nil {
-		return "", err
-	}
-	if err := tell(); err != nil {
-		return "", err
+		return nil, err
 	}
 	s.seen = max(s.seen, l.tick)
-	return fmt.Sprintf("SELECT %d", rows), nil
+	return func(ctx context.Context, out output) (string, error) {
+		rows, told := int64(0), false
+		tell := func() error { // not before the first row: an error comes alone then
+			if told {
+				return nil
+			}
+			told = true
+			return out.schema(p.Output)
+		}
+		err := s.n.query(ctx, p, l, func(d *record.Delta) error {
+			if err := tell(); err != nil {
+				return err
+			}
+			for i := range d.N {
+				rows += d.Weight(i)
+			}
+			return out.rows(d)
+		})
+		if err == nil {
+			err = tell()
+		}
+		return fmt.Sprintf("SELECT %d", rows), err
+	}, nil
 }
 
 // layout picks the tick that a plan is read at.
@@ -298,18 +312,29 @@ func (s *session) explain(ctx context.Context, st *sql.ExplainStatement, out out
 
 // subscribe runs SUBSCRIBE until the client goes away.
 func (s *session) subscribe(ctx context.Context, st *sql.Subscribe, out output) (string, error) {
-	view, err := s.n.view(ctx, st.View)
+	run, err := s.openSubscription(ctx, st)
 	if err != nil {
 		return "", err
 	}
-	if err := s.n.checkSeenTick(ids.Tick(st.AfterTick)); err != nil {
-		return "", err
+	return run(ctx, out)
+}
+
+// openSubscription checks a subscription; run is as openQuery's.
+func (s *session) openSubscription(ctx context.Context, st *sql.Subscribe) (run func(context.Context, output) (string, error), err error) {
+	view, err := s.n.view(ctx, st.View)
+	if err != nil {
+		return nil, err
 	}
-	if err := out.schema(changeFields(view)); err != nil {
-		return "", err
+	if err := s.n.checkSeenTick(ids.Tick(st.AfterTick)); err != nil {
+		return nil, err
 	}
 	minTick := max(s.seen, s.minTick, s.n.createdTick(view))
-	return "SUBSCRIBE", s.n.subscribe(ctx, view, ids.Tick(st.AfterTick), minTick, &rowSubscriber{out})
+	return func(ctx context.Context, out output) (string, error) {
+		if err := out.schema(changeFields(view)); err != nil {
+			return "", err
+		}
+		return "SUBSCRIBE", s.n.subscribe(ctx, view, ids.Tick(st.AfterTick), minTick, &rowSubscriber{out})
+	}, nil
 }
 
 // changeFields is the columns of SUBSCRIBE's rows.

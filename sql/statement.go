@@ -222,3 +222,6 @@ func (c *cursor) other(first string) error {
 	}
 	return c.src.unsupported(pos, hint, "statement %s is not supported", upper(first))
 }
+
+// Tree returns PostgreSQL's own tree of one statement's text, such as ParseFunc gives out: within the limits.
+func Tree(text string) (*pgquery.ParseResult, error) { return parseText(text) }

@@ -86,7 +86,7 @@ func TestContractServe(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		form := regexp.MustCompile(`^millrace ready name=o grpc=127\.0\.0\.1:\d+ gossip=127\.0\.0\.1:\d+ http=(127\.0\.0\.1:\d+)\n$`)
+		form := regexp.MustCompile(`^millrace ready name=o grpc=127\.0\.0\.1:\d+ gossip=127\.0\.0\.1:\d+ http=(127\.0\.0\.1:\d+) pg=127\.0\.0\.1:\d+\n$`)
 		m := form.FindStringSubmatch(string(buf[:n]))
 		if m == nil {
 			t.Fatalf("ready line %q", buf[:n])

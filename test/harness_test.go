@@ -53,6 +53,7 @@ type server struct {
 
 	ready              chan string
 	grpc, gossip, http string
+	pg                 string
 }
 
 type lockedBuffer struct {
@@ -97,7 +98,7 @@ func (s *server) startLater() {
 		return addr
 	}
 	args := append([]string{"serve", "--data", s.dir, "--name", s.name,
-		"--listen", port(s.grpc), "--gossip", port(s.gossip), "--http", port(s.http)}, s.extra...)
+		"--listen", port(s.grpc), "--gossip", port(s.gossip), "--http", port(s.http), "--pg", port(s.pg)}, s.extra...)
 	s.cmd = exec.Command(binary, args...)
 	s.log = &lockedBuffer{}
 	s.cmd.Stderr = s.log
@@ -147,6 +148,8 @@ func (s *server) awaitReady() {
 				s.gossip = v
 			case "http":
 				s.http = v
+			case "pg":
+				s.pg = v
 			}
 		}
 	case <-s.exited:

@@ -34,7 +34,7 @@ func (a *app) serveCommand() *cobra.Command {
 without --join, makes a new cluster; others join it. A node that is started again on its data folder comes back as
 itself, whatever --join says. When it can serve, it prints one line on stdout:
 
-  millrace ready name=... grpc=HOST:PORT gossip=HOST:PORT http=HOST:PORT
+  millrace ready name=... grpc=HOST:PORT gossip=HOST:PORT http=HOST:PORT pg=HOST:PORT
 
 --config names a TOML file whose keys are the flags of this command without their dashes; flags win over it.`,
 		Example: `  millrace serve --data ./data
@@ -67,6 +67,7 @@ func serveFlags(f *pflag.FlagSet, cfg *node.Config, o *serveOptions) {
 	f.StringVar(&cfg.Listen, "listen", cfg.Listen, "HOST:PORT of gRPC, for clients and peers; port 0 picks a free one")
 	f.StringVar(&cfg.Gossip, "gossip", cfg.Gossip, "HOST:PORT of gossip among the nodes")
 	f.StringVar(&cfg.HTTP, "http", cfg.HTTP, "HOST:PORT of /healthz, /readyz and /metrics")
+	f.StringVar(&cfg.PG, "pg", cfg.PG, "HOST:PORT of PostgreSQL's protocol (default "+node.DefaultPG+", or a free port where that is taken)")
 	f.StringSliceVar(&cfg.Join, "join", nil, "gossip address of any peer; may be repeated")
 	f.StringVar(&cfg.Name, "name", cfg.Name, "the node's name (default: host name and port)")
 	f.StringVar(&cfg.Zone, "zone", cfg.Zone, "failure domain; replicas of a partition are spread over zones")
@@ -76,6 +77,7 @@ func serveFlags(f *pflag.FlagSet, cfg *node.Config, o *serveOptions) {
 	f.Var((*byteSize)(&cfg.MaxRecordBytes), "max-record", "largest record, such as 8MiB")
 	f.Var((*byteSize)(&cfg.MaxMessageBytes), "max-message", "largest gRPC message")
 	f.IntVar(&cfg.MaxConnections, "max-connections", cfg.MaxConnections, "connections on the gRPC port")
+	f.IntVar(&cfg.MaxPGConnections, "pg-connections", cfg.MaxPGConnections, "clients of PostgreSQL's protocol")
 	f.DurationVar(&cfg.MaxStaleness, "max-staleness", cfg.MaxStaleness, "how old an answer may be when the node is cut off")
 	f.DurationVar(&cfg.StatementTimeout, "statement-timeout", cfg.StatementTimeout, "how long a statement waits for the tick that it must see")
 	f.Var((*byteSize64)(&cfg.CacheBytes), "cache", "memory of the stores' block caches")
@@ -117,7 +119,8 @@ func (a *app) serve(ctx context.Context, cfg node.Config, o serveOptions, log *s
 		}()
 	}
 	err := node.Run(ctx, cfg, log, func(addr node.Addresses) error {
-		_, err := fmt.Fprintf(a.stdout, "millrace ready name=%s grpc=%s gossip=%s http=%s\n", addr.Name, addr.GRPC, addr.Gossip, addr.HTTP)
+		_, err := fmt.Fprintf(a.stdout, "millrace ready name=%s grpc=%s gossip=%s http=%s pg=%s\n",
+			addr.Name, addr.GRPC, addr.Gossip, addr.HTTP, addr.PG)
 		return err
 	})
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
