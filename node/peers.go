@@ -76,7 +76,7 @@ func (p *peers) Conn(node ids.NodeID) (grpc.ClientConnInterface, error) {
 	}
 	address, ok := p.address[node]
 	if !ok {
-		return nil, fault.New(fault.NotFound, "node %s is not a member", node)
+		return nil, fault.New(fault.Unavailable, "node %s is not a member", node) // it was removed, or joined just now: asking again helps
 	}
 	conn, err := dialPeer(address, p.maxMessage)
 	if err != nil {
