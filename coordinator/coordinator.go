@@ -62,7 +62,9 @@ type Coordinator struct {
 	known []string // gossip addresses of the others when this folder ran last
 	fsm   *fsm
 	fatal chan error // of capacity 1: the first error that stops the node
-	conns *connections
+	// damaged: a goroutine of Raft stands still, see guarded.
+	damaged atomic.Bool
+	conns   *connections
 
 	// Set by Run before up is closed.
 	up     chan struct{}
@@ -163,6 +165,9 @@ func (c *Coordinator) Run(ctx context.Context) error {
 		c.transfer()
 	case err = <-c.fatal:
 		leave = 0
+		if c.damaged.Load() {
+			c.raft.Shutdown() // who waits for an answer of Raft gets none from a goroutine that stands still
+		}
 	}
 	cancel()
 	wg.Wait()
@@ -189,9 +194,8 @@ func (c *Coordinator) start() error {
 		return err
 	}
 	c.gossip.Store(g)
-	c.raft, err = raft.NewRaft(raftConfig(&c.cfg, string(c.id.node), logger), c.fsm, c.stores.logs, c.stores.stable, c.stores.snapshots, c.trans)
-	if err != nil {
-		return fault.Wrap(fault.KindOf(err), err, "starting Raft")
+	if err := c.startRaft(logger); err != nil {
+		return err
 	}
 	lone, err := loneVoter(c.raft, string(c.id.node))
 	if err == nil && lone {
@@ -245,7 +249,11 @@ func (c *Coordinator) halt(leave time.Duration) {
 		g.stop(leave)
 	}
 	if c.raft != nil {
-		if err := c.raft.Shutdown().Error(); err != nil {
+		stopped := c.raft.Shutdown()
+		if c.damaged.Load() {
+			return // it doesn't stop
+		}
+		if err := stopped.Error(); err != nil {
 			c.log.Warn("stopping Raft", "error", err)
 		}
 	}

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -35,12 +36,22 @@ func classify(err error, what string, args ...any) error {
 		return fault.Wrap(fault.Exhausted, err, "the disk is full, couldn't %s; make space, then restart the node", what).
 			WithReason(ReasonDiskFull)
 	case pebble.IsCorruptionError(err):
-		return fault.Wrap(fault.Corrupted, err, "stored data is damaged, couldn't %s", what).WithReason(ReasonCorrupted)
+		return fault.Wrap(fault.Corrupted, firstLine{err}, "stored data is damaged, couldn't %s", what).WithReason(ReasonCorrupted)
 	case errors.Is(err, pebble.ErrClosed):
 		return errClosed
 	}
 	return fault.Wrap(fault.Unavailable, err, "couldn't %s; check the disk, then restart the node", what).WithReason(ReasonIOError)
 }
+
+// firstLine leaves out what Pebble adds below an error's text.
+type firstLine struct{ error }
+
+func (e firstLine) Error() string {
+	text, _, _ := strings.Cut(e.error.Error(), "\n")
+	return text
+}
+
+func (e firstLine) Unwrap() error { return e.error }
 
 var (
 	errClosed   = fault.New(fault.Unavailable, "storage: the store is closed").WithReason(ReasonClosed)
