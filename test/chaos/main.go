@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/millrace/millrace/test/chaos/faulty"
 	"github.com/millrace/millrace/test/chaos/load"
 	"github.com/millrace/millrace/test/chaos/nemesis"
 )
@@ -24,8 +25,10 @@ func command() int {
 	var kinds string
 	var seeds int
 	var plain bool
+	var build string
 	flag.StringVar(&s.root, "root", ".", "source tree to build")
 	flag.StringVar(&s.binary, "binary", "", "built program to use instead")
+	flag.StringVar(&build, "build", "", "only build the program, with its switches, into this file")
 	flag.BoolVar(&plain, "plain", false, "the program as it is: no slow or failing disks, no clock steps")
 	flag.DurationVar(&s.duration, "duration", 2*time.Minute, "how long to disturb, in each run")
 	flag.IntVar(&s.nodes, "nodes", 3, "nodes")
@@ -39,6 +42,13 @@ func command() int {
 	flag.IntVar(&s.load.Producers, "producers", s.load.Producers, "producers")
 	flag.IntVar(&s.load.Rate, "rate", s.load.Rate, "records per second of each")
 	flag.Parse()
+	if build != "" {
+		if err := faulty.Build(s.root, build); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	s.switches = !plain
 	if kinds != "" {
 		s.kinds = strings.Split(kinds, ",")

@@ -57,8 +57,8 @@ func (n *Nemesis) replace(ctx context.Context, node *cluster.Node) error {
 	return nil
 }
 
-// flip flips bits in files of a stopped node. It may go on (nothing was hit that matters, or it heals itself), or refuse
-// to start and say why: then its operator gives it an empty folder.
+// flip flips bits in files of a stopped node. It may go on for a while (nothing was hit that matters, or it heals itself),
+// or end and say why. In the end its operator gives it an empty folder, since what nobody has read yet may be damaged too.
 func flip(ctx context.Context, n *Nemesis, node *cluster.Node, rng *rand.Rand) error {
 	if why := n.heal(ctx); why != "" {
 		return fmt.Errorf("before it: %s", why)
@@ -75,22 +75,34 @@ func flip(ctx context.Context, n *Nemesis, node *cluster.Node, rng *rand.Rand) e
 		return err
 	}
 	if err := node.Await(); err == nil {
-		why := n.heal(ctx)
-		if why == "" {
-			return nil
-		}
-		if node.Up() {
+		why := n.healOrEnd(ctx, node)
+		if why != "" && node.Up() {
 			return fmt.Errorf("it runs, and doesn't heal: %s; its log ends:\n%s", why, node.LogTail(2500))
+		}
+		sleep(ctx, between(rng, 0, 5000))
+		if node.Up() {
+			node.Kill()
+			return n.replace(ctx, node)
 		}
 	}
 	node.Kill()
 	tail := node.LogTail(4000)
-	if strings.Contains(tail, "panic:") || strings.Contains(tail, "goroutine ") {
-		return fmt.Errorf("it didn't start, with a stack trace instead of a reason:\n%s", tail)
+	if strings.Contains(tail, "\npanic:") || strings.Contains(tail, "\ngoroutine ") {
+		return fmt.Errorf("it ended with a stack trace instead of a reason:\n%s", tail)
 	}
 	lines := strings.Split(strings.TrimSpace(tail), "\n")
 	n.logf("%s refuses: %s", node.Name, lines[len(lines)-1])
 	return n.replace(ctx, node)
+}
+
+// healOrEnd is heal that ends when the node's process does.
+func (n *Nemesis) healOrEnd(ctx context.Context, node *cluster.Node) (why string) {
+	for end := time.Now().Add(healPatience); time.Now().Before(end); sleep(context.WithoutCancel(ctx), 200*time.Millisecond) {
+		if why = n.c.Healthy(context.WithoutCancel(ctx), n.cfg.Replicas); why == "" || !node.Up() {
+			break
+		}
+	}
+	return why
 }
 
 // flipBits flips single bits at random places of random files, larger files more often.
