@@ -113,11 +113,18 @@ func (n *Node) stream(ctx context.Context, name string) (*millracev1.Stream, err
 // futureTicks is how far a client's tick may be ahead of this node's clock, and of the cluster's.
 const futureTicks = 60_000_000 // microseconds
 
+// tellsTicks is how old the newest tick may be for a node that tells which were never issued.
+const tellsTicks = time.Second
+
 // checkSeenTick refuses a tick that the cluster can't have issued, which would hold the append back for long.
 func (n *Node) checkSeenTick(seen ids.Tick) error {
 	last, _ := n.coord.LastTick()
-	newest := max(last, ids.Tick(time.Now().UnixMicro()))
+	newest := max(last, ids.Tick(n.catalog().state.TickCeiling), ids.Tick(time.Now().UnixMicro()))
 	if seen > newest+futureTicks {
+		// Ticks may be far ahead of this clock: a leader's clock was. Only a node that has heard the newest can tell.
+		if err := n.fresh(tellsTicks); err != nil {
+			return err
+		}
 		return fault.New(fault.Invalid, "tick %d was never issued; it would be a minute and more in the future", seen).WithReason("TICK_IN_FUTURE")
 	}
 	return nil

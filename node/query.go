@@ -215,10 +215,19 @@ func (n *Node) scanPartition(ctx context.Context, first *plan.Stage, leaf int, p
 	return s.flush()
 }
 
+// gone tells that an object isn't in the catalog here: it was dropped, or this node hasn't heard of it yet. Ids are never
+// reused.
+func (n *Node) gone(what string, scan *plan.Scan) error {
+	if scan.Object >= n.catalog().state.NextObjectId {
+		return fault.New(fault.Unavailable, "%s %q isn't known yet on one of the nodes; retry", what, scan.Name).WithRetryAfter(retryPause)
+	}
+	return fault.New(fault.NotFound, "%s %q is gone", what, scan.Name)
+}
+
 func (n *Node) scanView(ctx context.Context, s *partitionScan, op *plan.Op, p ids.PartitionID) error {
 	def := n.catalog().views[ids.StreamID(op.Scan.Object)]
 	if def == nil {
-		return fault.New(fault.NotFound, "view %q is gone", op.Scan.Name)
+		return n.gone("view", op.Scan)
 	}
 	schema := schemaOf(def.Columns)
 	pick := make([]int, len(op.Scan.Columns))
@@ -240,7 +249,7 @@ func (n *Node) scanView(ctx context.Context, s *partitionScan, op *plan.Op, p id
 func (n *Node) scanStream(ctx context.Context, s *partitionScan, scan *plan.Scan, p ids.PartitionID) error {
 	def := n.catalog().streams[ids.StreamID(scan.Object)]
 	if def == nil {
-		return fault.New(fault.NotFound, "stream %q is gone", scan.Name)
+		return n.gone("stream", scan)
 	}
 	r, err := newStreamReader(def.Stream, scan)
 	if err != nil {
