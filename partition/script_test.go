@@ -19,7 +19,7 @@ import (
 // Run it with -rewrite to write what happens into the scripts.
 func TestReplica(t *testing.T) {
 	datadriven.Walk(t, "testdata/replica", func(t *testing.T, path string) {
-		s := &sim{t: t, rng: rand.New(rand.NewPCG(1, 1)), committed: map[LSN]header{}, healing: true, out: &strings.Builder{}}
+		s := &sim{t: t, rng: rand.New(rand.NewPCG(1, 1)), committed: map[LSN]header{}, committers: map[ids.Epoch]ids.NodeID{}, healing: true, out: &strings.Builder{}}
 		st := &internalv1.ClusterState{Index: 1, Replicas: 3, NextObjectId: 3}
 		for i := range 2 {
 			st.Streams = append(st.Streams, &internalv1.StreamDef{Stream: &millracev1.Stream{Id: uint64(i + 1)}})

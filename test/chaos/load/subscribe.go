@@ -25,12 +25,14 @@ func (l *Load) subscribe(ctx context.Context, i int, relation string) {
 			l.subs[subscriber{i, relation}] = sub
 			l.subMu.Unlock()
 		}
-		l.changes(ctx, c, sub, relation)
+		if reason := l.changes(ctx, c, sub, relation); reason == "TICK_NOT_RETAINED" {
+			sub = nil // it was away for too long
+		}
 		c.Close()
 	}
 }
 
-func (l *Load) changes(ctx context.Context, c *client.Client, sub *check.Subscription, relation string) {
+func (l *Load) changes(ctx context.Context, c *client.Client, sub *check.Subscription, relation string) (reason string) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second+rand.N(30*time.Second))
 	defer cancel()
 	var opts []client.SubscribeOption
@@ -43,7 +45,7 @@ func (l *Load) changes(ctx context.Context, c *client.Client, sub *check.Subscri
 				l.failures.add("subscribe: " + client.Reason(err))
 				sleep(ctx, 100*time.Millisecond)
 			}
-			return
+			return client.Reason(err)
 		}
 		rows := make([]check.Changed, 0, len(ch.Rows))
 		for _, r := range ch.Rows {
@@ -51,4 +53,5 @@ func (l *Load) changes(ctx context.Context, c *client.Client, sub *check.Subscri
 		}
 		sub.Change(ch.Tick, rows)
 	}
+	return ""
 }
