@@ -176,7 +176,9 @@ func markNeeded(ops []plan.Op, links []link) {
 		switch {
 		case len(ops[i].Inputs) == 0:
 		case ops[i].Kind == plan.OpJoin && ops[i].Join != nil:
-			needOfJoin(&ops[i], links, links[i].need)
+			needOfJoin(ops[i].Join, links[ops[i].Inputs[0]].need, links[ops[i].Inputs[1]].need, links[i].need)
+		case ops[i].Kind == plan.OpTemporalJoin && ops[i].TemporalJoin != nil:
+			needOfTemporalJoin(ops[i].TemporalJoin, links[ops[i].Inputs[0]].need, links[ops[i].Inputs[1]].need, links[i].need)
 		case ops[i].Kind == plan.OpUnion:
 			for _, in := range ops[i].Inputs {
 				copyNeed(links[in].need, links[i].need)
@@ -236,17 +238,8 @@ func needOfOne(op *plan.Op, need, out []bool) bool {
 }
 
 // needOfJoin marks what a join reads of its two inputs.
-func needOfJoin(op *plan.Op, links []link, out []bool) {
-	j, left := op.Join, links[op.Inputs[0]].need
-	right := links[op.Inputs[1]].need
-	mark := func(c int) {
-		switch {
-		case c >= 0 && c < len(left):
-			left[c] = true
-		case c >= len(left) && c-len(left) < len(right):
-			right[c-len(left)] = true
-		}
-	}
+func needOfJoin(j *plan.Join, left, right, out []bool) {
+	mark := func(c int) { markEither(left, right, c) }
 	for c, need := range out {
 		if need {
 			mark(c)
@@ -266,6 +259,27 @@ func needOfJoin(op *plan.Op, links []link, out []bool) {
 	}
 	if j.RightExpire != nil {
 		mark(len(left) + j.RightExpire.Col)
+	}
+}
+
+// needOfTemporalJoin marks what a temporal join reads of its two inputs.
+func needOfTemporalJoin(j *plan.TemporalJoin, left, right, out []bool) {
+	needOfJoin(&plan.Join{LeftKeys: j.LeftKeys, RightKeys: j.RightKeys, Residual: j.Residual, RightExpire: j.Expire}, left, right, out)
+	if j.LeftTime >= 0 {
+		fill(left, true) // whole rows wait
+	}
+	if j.RightTime >= 0 {
+		markEither(left, right, len(left)+j.RightTime)
+	}
+}
+
+// markEither marks column c of both inputs' columns.
+func markEither(left, right []bool, c int) {
+	switch {
+	case c >= 0 && c < len(left):
+		left[c] = true
+	case c >= len(left) && c-len(left) < len(right):
+		right[c-len(left)] = true
 	}
 }
 
@@ -342,6 +356,8 @@ func (b *builder) build() (operator, error) {
 		return newUpsert(b)
 	case op.Kind == plan.OpJoin && op.Join != nil:
 		return newJoin(b)
+	case op.Kind == plan.OpTemporalJoin && op.TemporalJoin != nil:
+		return newTemporalJoin(b)
 	case op.Kind == plan.OpTopN && op.TopN != nil:
 		return newTopN(b)
 	case op.Kind == plan.OpSetOp && op.SetOp != nil:

@@ -61,6 +61,7 @@ type joinSide struct {
 	watched    bool
 	counted    bool // watched, and the numbers of matches are stored
 	totalOnly  bool // its rows say no more than how many they are
+	transient  bool // its rows are joined in their tick and then forgotten
 	// dropped: rows aren't kept once there is a match: nothing can come that they would still be needed for.
 	dropped bool
 	expire  *plan.Expire
@@ -151,13 +152,17 @@ func (p *joinPort) push(in *record.Delta) error {
 		}
 	}
 	j.pick = whole
-	if err := side.delta.pick(in, whole); err != nil || len(lone) == 0 {
+	if err := side.delta.pick(in, whole); err != nil {
 		return err
 	}
-	// A NULL has no match and never gets one.
+	return j.emitUnmatched(side, in, lone)
+}
+
+// emitUnmatched emits rows of in that have no match and never get one.
+func (j *join) emitUnmatched(side *joinSide, in *record.Delta, rows []int32) error {
 	src := joinSource{rows: in}
-	src.lone.left = lone
-	for _, i := range lone {
+	src.lone.left = rows
+	for _, i := range rows {
 		src.lone.weights = append(src.lone.weights, in.Weight(int(i)))
 	}
 	return j.emitLone(side, &src)
@@ -342,6 +347,9 @@ func (j *join) keyOf(slot, s int) {
 func (j *join) load(w *joinWork) error {
 	j.keyOf(w.slot, 0)
 	for s := range j.sides {
+		if j.sides[s].transient {
+			continue
+		}
 		j.key[1] = byte(1 + s)
 		if err := j.loadHead(w, s); err != nil {
 			return err
@@ -491,6 +499,9 @@ func (j *join) settle(w *joinWork) error {
 		return nil
 	}
 	for s := range j.sides {
+		if j.sides[s].transient {
+			continue
+		}
 		j.keyOf(w.slot, s)
 		if err := j.store(w, s, dirty[s]); err != nil {
 			return err

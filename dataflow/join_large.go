@@ -21,7 +21,7 @@ func (j *join) probeLarge(slot int) error {
 	for s := range j.sides {
 		side := &j.sides[s]
 		turned := side.watched && !side.counted && (before[s] > 0) != (after[s] > 0)
-		if side.totalOnly || !turned && (!j.pairing() || len(w.delta[1-s]) == 0) {
+		if side.totalOnly || side.transient || !turned && (!j.pairing() || len(w.delta[1-s]) == 0) {
 			continue
 		}
 		if err := j.probeSegments(&w, s, before[s], after[s]); err != nil {
@@ -54,6 +54,9 @@ func (j *join) storeLarge(w *joinWork) error {
 	// Whether rows are dropped depends on the other group as it was.
 	heads := w.head
 	for s := range j.sides {
+		if j.sides[s].transient {
+			continue
+		}
 		j.forget()
 		j.keyOf(w.slot, s)
 		if err := j.loadHead(w, s); err != nil {

@@ -14,6 +14,7 @@ import (
 //	set_op intersect|except [all]
 //	join KIND [left_keys=a,b right_keys=c,d] [left_expire=at[+1m]] [right_expire=...] [nulls_equal] [left_append_only] [...] [where EXPR]
 //	                            in EXPR the right input's columns are r_NAME
+//	temporal_join inner|left left_keys=a right_keys=b [left_time=c right_time=d] [expire=e] [where EXPR]
 //	top_n row_number|rank|dense_rank [keys=a,b] [order=a:desc:nulls_first,b] [limit=N] [offset=N] [place] [append_only] [expire=at]
 func (s *scenario) relation(in record.Schema, op plan.Op, rest string) plan.Op {
 	rest, where, _ := strings.Cut(rest, " where ")
@@ -34,6 +35,15 @@ func (s *scenario) relation(in record.Schema, op plan.Op, rest string) plan.Op {
 		op.SetOp = &plan.SetOp{Except: except, All: all}
 	case plan.OpJoin:
 		return s.join(in, op, words[0], args, where)
+	case plan.OpTemporalJoin:
+		joined := s.join(in, op, words[0], args, where)
+		j, right := joined.Join, s.ops[op.Inputs[1]].Schema
+		p := &plan.TemporalJoin{LeftKeys: j.LeftKeys, RightKeys: j.RightKeys, Outer: words[0] == "left", Residual: j.Residual,
+			LeftTime: -1, RightTime: -1, Expire: s.expire(right, args["expire"])}
+		if at, ok := args["left_time"]; ok {
+			p.LeftTime, p.RightTime = s.column(in, at), s.column(right, args["right_time"])
+		}
+		op.TemporalJoin, op.Schema = p, joined.Schema
 	case plan.OpTopN:
 		return s.topN(in, op, words[0], args)
 	}

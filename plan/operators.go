@@ -116,15 +116,16 @@ type Join struct {
 // TemporalJoin gives each row of the append-only left input with the right rows that match it then, and never changes it
 // afterwards: right rows as they are at the end of the left row's tick or, with LeftTime and RightTime, the right
 // versions that were valid at the left row's event time (the row with the highest RightTime at or below it; left rows wait until the watermark
-// has passed their time, then their result is final). Right rows are unique by RightKeys, with RightTime by both.
+// has passed their time, then their result is final). Right rows are unique by RightKeys, with RightTime by both. Expire is about right
+// rows: one may be forgotten then and, with RightTime, only once a later one of its key may be, too.
 type TemporalJoin struct {
 	LeftKeys  []int   `json:"left_keys"`
 	RightKeys []int   `json:"right_keys"`
 	Outer     bool    `json:"outer,omitempty"` // left rows without a match are kept, with NULLs
 	Residual  *Expr   `json:"residual,omitempty"`
-	LeftTime  int     `json:"left_time"`  // input column, or -1
-	RightTime int     `json:"right_time"` // input column, or -1
-	Expire    *Expire `json:"expire,omitempty"`
+	LeftTime  int     `json:"left_time"`        // input column, or -1
+	RightTime int     `json:"right_time"`       // input column, or -1
+	Expire    *Expire `json:"expire,omitempty"` // of the right input
 }
 
 // SetOp computes INTERSECT or EXCEPT over whole rows; NULLs are equal. It runs where equal rows meet.
