@@ -30,6 +30,9 @@ type Env struct {
 	State     State           // nil: in memory
 	NowTick   ids.Tick        // the tick that an ad-hoc statement reads: current_tick() and now()
 	Partition ids.PartitionID // where the fragment runs; an ad-hoc gateway is 0
+	// Check, if set, is called with the rows that operators pass on, and whether whoever gets them keeps all of them until
+	// the end of the tick. Its error ends the fragment: so an ad-hoc query bounds its time and its memory.
+	Check func(rows *record.Delta, kept bool) error
 }
 
 // Fragment is one stage in one partition. Only one goroutine at a time may use it. After an error it is of no use:
@@ -66,6 +69,8 @@ type link struct {
 	// distinct is columns that no two rows of a tick have alike, nil if there is no such promise.
 	distinct []int
 	ordered  bool // the order of rows means something
+	check    func(rows *record.Delta, kept bool) error
+	kept     bool // someone who reads them keeps all rows
 }
 
 // port is where rows go into an operator: the operator itself or, if it reads several others, one of its inputs.
@@ -84,6 +89,11 @@ type merger interface {
 func (l *link) emit(d *record.Delta) error {
 	if d.N == 0 {
 		return nil
+	}
+	if l.check != nil {
+		if err := l.check(d, l.kept); err != nil {
+			return err
+		}
 	}
 	for _, to := range l.to {
 		if err := to.push(d); err != nil {
@@ -135,7 +145,25 @@ func New(ops []plan.Op, env Env) (*Fragment, error) {
 	last := &f.links[len(ops)-1]
 	f.sink = newSink(last)
 	last.to = append(last.to, f.sink)
+	last.kept = true
+	for i := range f.links {
+		f.links[i].check = env.Check
+	}
+	for i := range ops {
+		for _, in := range ops[i].Inputs {
+			f.links[in].kept = f.links[in].kept || keepsRows(ops[i].Kind)
+		}
+	}
 	return f, nil
+}
+
+// keepsRows tells whether an operator keeps all rows that it gets until the end of the tick.
+func keepsRows(k plan.OpKind) bool {
+	switch k {
+	case plan.OpSession, plan.OpJoin, plan.OpTemporalJoin, plan.OpSetOp, plan.OpTopN, plan.OpWindow, plan.OpDistinct, plan.OpSort:
+		return true
+	}
+	return false
 }
 
 // inputs returns the least and the largest number of inputs of an operator.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/millrace/millrace/dataflow"
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
 	"github.com/millrace/millrace/plan"
@@ -73,6 +74,27 @@ func (s *session) createTable(ctx context.Context, st *sql.CreateTable) (string,
 // maxViewStages is what the view runtime runs: rows move between partitions once.
 const maxViewStages = 2
 
+// runnable refuses what the view runtime doesn't run yet.
+func runnable(name string, p *plan.Plan) error {
+	refuse := func(what string) error {
+		return fault.SQL(fault.Unsupported, "0A000", "view %q %s, which only an ad-hoc query can", name, what)
+	}
+	if len(p.Stages) > maxViewStages {
+		return refuse("moves rows between partitions more than once, or reads several relations")
+	}
+	for i := range p.Stages {
+		for j := range p.Stages[i].Ops {
+			if s := p.Stages[i].Ops[j].Scan; s != nil && s.Kind != plan.ScanStream {
+				return refuse("reads a view or table")
+			}
+		}
+		if _, err := dataflow.New(p.Stages[i].Ops, dataflow.Env{Mode: dataflow.Live}); err != nil {
+			return fault.Wrap(fault.Unsupported, err, "view %q", name)
+		}
+	}
+	return nil
+}
+
 // viewPlan is a planned view and what it reads.
 type viewPlan struct {
 	plan    *plan.Plan
@@ -90,8 +112,8 @@ func (s *session) createView(ctx context.Context, st *sql.CreateView) (string, e
 	if err != nil {
 		return "", err
 	}
-	if len(v.plan.Stages) > maxViewStages {
-		return "", fault.SQL(fault.Unsupported, "0A000", "view %q aggregates an aggregation, which only an ad-hoc query can; make a view of the inner query and ask that", st.Name)
+	if err := runnable(st.Name, v.plan); err != nil {
+		return "", err
 	}
 	encoded, err := plan.Marshal(v.plan)
 	if err != nil {

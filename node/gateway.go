@@ -154,57 +154,67 @@ func (n *Node) fresh(maxStaleness time.Duration) error {
 	return nil
 }
 
-// query runs an ad-hoc plan at the layout's tick. emit gets the result in parts, in order, and must not keep them.
+// query runs an ad-hoc plan at the layout's tick: all stages but the last in the partitions, each a scan, all at one tick;
+// the last one here. emit gets the result in parts, in order, and must not keep them.
 func (n *Node) query(ctx context.Context, p *plan.Plan, l *layout, emit func(*record.Delta) error) error {
 	last := len(p.Stages) - 1
-	if leafOf(&p.Stages[0]) < 0 {
-		return n.queryHere(p, l, emit)
+	for i := range last {
+		if leafOf(&p.Stages[i]) < 0 || p.Stages[i].Exchange == nil || !p.Stages[i].Exchange.Gather {
+			return fault.New(fault.Internal, "stage %d of an ad-hoc plan is no scan", i)
+		}
 	}
-	if last == 0 {
-		return fault.New(fault.Internal, "plan of %d stage gathers nothing", len(p.Stages))
-	}
-	frags, err := n.upperStages(p, l.tick)
+	g := &gathering{stage: &p.Stages[last], tick: l.tick, emit: emit, limit: n.cfg.QueryMemoryBytes}
+	g.stream = last == 1 && linear(g.stage)
+	var err error
+	g.frag, err = dataflow.New(g.stage.Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: l.tick, Check: func(rows *record.Delta, kept bool) error {
+		if !kept || g.stream {
+			return ctx.Err()
+		}
+		return g.hold(ctx, rows)
+	}})
 	if err != nil {
 		return err
 	}
-	stream := linear(&p.Stages[last]) && last == 1
-	gathered := int64(0)
-	err = n.gather(ctx, p, l, func(d *record.Delta) error {
-		if err := frags[0].Push(inputOf(&p.Stages[1]), d); err != nil {
-			return err
-		}
-		if stream {
-			return flushTo(frags[0], l.tick, emit)
-		}
-		if gathered += deltaBytes(d); gathered > n.cfg.QueryMemoryBytes {
-			return fault.SQL(fault.Exhausted, "53200", "the statement needs more than %d MiB of memory; filter or aggregate more", n.cfg.QueryMemoryBytes>>20)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for i := range frags[:len(frags)-1] {
-		next, at := frags[i+1], inputOf(&p.Stages[i+2])
-		err := flushTo(frags[i], l.tick, func(d *record.Delta) error { return next.Push(at, d) })
-		if err != nil {
+	if last > 0 {
+		if err := n.gather(ctx, p, l, g.take); err != nil {
 			return err
 		}
 	}
-	return flushTo(frags[len(frags)-1], l.tick, emit)
+	return flushTo(g.frag, l.tick, emit)
 }
 
-// upperStages compiles all stages after the first, which run here.
-func (n *Node) upperStages(p *plan.Plan, tick ids.Tick) ([]*dataflow.Fragment, error) {
-	var out []*dataflow.Fragment
-	for i := 1; i < len(p.Stages); i++ {
-		f, err := dataflow.New(p.Stages[i].Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: tick})
-		if err != nil {
-			return nil, err
+// gathering is the last stage of an ad-hoc query while rows come in.
+type gathering struct {
+	stage  *plan.Stage
+	frag   *dataflow.Fragment
+	tick   ids.Tick
+	stream bool // rows can be passed on as they come
+	emit   func(*record.Delta) error
+	held   int64 // bytes
+	limit  int64 // bytes
+}
+
+// take takes rows of stage from.
+func (g *gathering) take(from int, d *record.Delta) error {
+	for i := range g.stage.Ops {
+		if in := g.stage.Ops[i].Input; in != nil && in.Stage == from {
+			if err := g.frag.Push(i, d); err != nil {
+				return err
+			}
 		}
-		out = append(out, f)
 	}
-	return out, nil
+	if g.stream {
+		return flushTo(g.frag, g.tick, g.emit)
+	}
+	return nil
+}
+
+// hold counts rows that are kept to the end.
+func (g *gathering) hold(ctx context.Context, rows *record.Delta) error {
+	if g.held += deltaBytes(rows); g.held > g.limit {
+		return fault.SQL(fault.Exhausted, "53200", "the statement needs more than %d MiB of memory; filter or aggregate more", g.limit>>20)
+	}
+	return ctx.Err()
 }
 
 func flushTo(f *dataflow.Fragment, tick ids.Tick, emit func(*record.Delta) error) error {
@@ -215,59 +225,31 @@ func flushTo(f *dataflow.Fragment, tick ids.Tick, emit func(*record.Delta) error
 	return emit(d)
 }
 
-func inputOf(s *plan.Stage) int {
-	for i := range s.Ops {
-		if s.Ops[i].Kind == plan.OpInput {
-			return i
-		}
-	}
-	return -1
-}
-
-// queryHere runs a plan that reads nothing.
-func (n *Node) queryHere(p *plan.Plan, l *layout, emit func(*record.Delta) error) error {
-	var rows *record.Delta
-	for i := range p.Stages {
-		f, err := dataflow.New(p.Stages[i].Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: l.tick})
-		if err != nil {
-			return err
-		}
-		if rows != nil {
-			if err := f.Push(inputOf(&p.Stages[i]), rows); err != nil {
-				return err
-			}
-		}
-		if rows, err = f.EndTick(l.tick, dataflow.NoMarks); err != nil {
-			return err
-		}
-	}
-	if rows == nil || rows.N == 0 {
-		return nil
-	}
-	return emit(rows)
-}
-
-// gather runs the first stage in all partitions; take is called by one goroutine at a time.
-func (n *Node) gather(ctx context.Context, p *plan.Plan, l *layout, take func(*record.Delta) error) error {
+// gather runs all stages but the last in all partitions; take is called by one goroutine at a time.
+func (n *Node) gather(ctx context.Context, p *plan.Plan, l *layout, take func(stage int, d *record.Delta) error) error {
 	encoded, err := plan.Marshal(p)
 	if err != nil {
 		return fault.Wrap(fault.Internal, err, "plan")
 	}
-	schema := p.Stages[0].Ops[len(p.Stages[0].Ops)-1].Schema
 	var mu sync.Mutex
-	locked := func(d *record.Delta) error {
-		mu.Lock()
-		defer mu.Unlock()
-		return take(d)
-	}
 	g, ctx := errgroup.WithContext(ctx)
-	for node, parts := range l.nodes {
-		g.Go(func() error {
-			if node == n.id {
-				return n.scan(ctx, p, parts, l.tick, locked)
-			}
-			return n.scanThere(ctx, node, &internalv1.ScanRequest{Plan: encoded, Partitions: partitionNumbers(parts), Tick: uint64(l.tick)}, schema, locked)
-		})
+	for stage := range len(p.Stages) - 1 {
+		ops := p.Stages[stage].Ops
+		schema := ops[len(ops)-1].Schema
+		locked := func(d *record.Delta) error {
+			mu.Lock()
+			defer mu.Unlock()
+			return take(stage, d)
+		}
+		for node, parts := range l.nodes {
+			g.Go(func() error {
+				if node == n.id {
+					return n.scan(ctx, p, stage, parts, l.tick, locked)
+				}
+				req := &internalv1.ScanRequest{Plan: encoded, Partitions: partitionNumbers(parts), Tick: uint64(l.tick), Stage: uint32(stage)}
+				return n.scanThere(ctx, node, req, schema, locked)
+			})
+		}
 	}
 	return g.Wait()
 }

@@ -105,15 +105,18 @@ func (s *queryService) Scan(req *internalv1.ScanRequest, stream internalv1.Query
 	for i, id := range req.Partitions {
 		parts[i] = ids.PartitionID(id)
 	}
-	return s.n.scan(stream.Context(), p, parts, ids.Tick(req.Tick), func(d *record.Delta) error {
+	if int(req.Stage) >= len(p.Stages) {
+		return fault.New(fault.Invalid, "scan of stage %d of %d", req.Stage, len(p.Stages))
+	}
+	return s.n.scan(stream.Context(), p, int(req.Stage), parts, ids.Tick(req.Tick), func(d *record.Delta) error {
 		return stream.Send(&internalv1.ScanResponse{Delta: record.MarshalDelta(nil, d)})
 	})
 }
 
-// scan runs the first stage of p over partitions of which this node is the primary, at a tick that Progress allowed.
+// scan runs a stage of p over partitions of which this node is the primary, at a tick that Progress allowed.
 // emit is called by one goroutine at a time and must not keep the delta.
-func (n *Node) scan(ctx context.Context, p *plan.Plan, parts []ids.PartitionID, tick ids.Tick, emit func(*record.Delta) error) error {
-	first := &p.Stages[0]
+func (n *Node) scan(ctx context.Context, p *plan.Plan, number int, parts []ids.PartitionID, tick ids.Tick, emit func(*record.Delta) error) error {
+	first := &p.Stages[number]
 	leaf := leafOf(first)
 	if leaf < 0 {
 		return fault.New(fault.Internal, "plan has no scan")
@@ -159,7 +162,7 @@ func leafOf(s *plan.Stage) int {
 func linear(s *plan.Stage) bool {
 	for i := range s.Ops {
 		switch s.Ops[i].Kind {
-		case plan.OpScan, plan.OpInput, plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpValues:
+		case plan.OpScan, plan.OpInput, plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpHop, plan.OpDropLate, plan.OpUnnest, plan.OpExpand, plan.OpValues:
 		default:
 			return false
 		}

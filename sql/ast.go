@@ -22,15 +22,50 @@ func (s *statement) Text() string { return s.src.text[s.from:s.to] }
 type Select struct {
 	statement
 	at       int
+	with     []*cteDef
+	set      *setOperation // nil: a plain SELECT or VALUES
+	values   [][]expr      // VALUES; nil: none
 	distinct bool
+	on       []expr // DISTINCT ON
 	items    []selectItem
-	from     *fromItem // nil: without FROM
-	where    expr      // nil: none; so are having, limit and offset
-	groupBy  []expr
+	from     []*fromItem // separated by commas; none: without FROM
+	where    expr        // nil: none; so are having, limit and offset
+	groupBy  []groupItem
 	having   expr
+	windows  []*windowSpec // WINDOW w AS (...)
 	orderBy  []orderItem
 	limit    expr
 	offset   expr
+	asOf     *AsOf
+}
+
+// AsOf is the tick or time that a query reads at: AS OF TICK n, or AS OF TIMESTAMP '...'.
+type AsOf struct {
+	at
+	Tick   uint64 // 0: by time
+	Micros int64  // since the Unix epoch
+}
+
+// cteDef is one of WITH name [(columns)] AS (query), ...
+type cteDef struct {
+	at
+	name    string
+	columns []string
+	query   *Select
+}
+
+type setKind string
+
+const (
+	setUnion     setKind = "UNION"
+	setIntersect setKind = "INTERSECT"
+	setExcept    setKind = "EXCEPT"
+)
+
+type setOperation struct {
+	kind        setKind
+	all         bool
+	left, right *Select
 }
 
 type selectItem struct {
@@ -44,27 +79,91 @@ type orderItem struct {
 	nullsFirst bool
 }
 
+// groupItem is one item of GROUP BY: an expression, or sets of them.
+type groupItem struct {
+	at
+	expr expr
+	kind groupKind
+	sets []groupItem // of ROLLUP and CUBE: lists of expressions; of GROUPING SETS: items
+	list []expr      // a list in parentheses: one element of a set
+}
+
+type groupKind uint8
+
+const (
+	groupExpr groupKind = iota
+	groupList           // (a, b), or () of no expression
+	groupRollup
+	groupCube
+	groupSets
+)
+
+// windowSpec is OVER (...) or an entry of WINDOW.
+type windowSpec struct {
+	at
+	name  string // of the entry, or the one that OVER name means
+	base  string // OVER (base ORDER BY ...)
+	keys  []expr
+	order []orderItem
+	frame *frameSpec // nil: the default
+}
+
+type frameSpec struct {
+	at
+	mode       string // rows, range, groups
+	start, end frameBound
+}
+
+type frameBound struct {
+	unbounded bool
+	preceding bool
+	offset    expr // nil: unbounded or the current row
+}
+
 type fromKind uint8
 
 const (
-	fromRelation fromKind = iota // stream or view
-	fromTumble                   // TUMBLE(stream, ts, size [, offset])
+	fromRelation fromKind = iota // stream, view, table, or WITH's
+	fromWindow                   // TUMBLE, HOP, CUMULATE, SESSION
 	fromDead                     // dead_letters('stream')
 	fromSubquery
+	fromJoin
+	fromFunction // unnest, generate_series, ...
 )
 
 type fromItem struct {
 	at
 	kind    fromKind
-	name    string // of the stream or view
+	name    string // of the relation, the window function or the function
 	nameAt  int
 	alias   string   // empty: none
 	columns []string // AS alias (a, b)
-	time    *columnRef
-	size    expr
-	offset  expr // nil: none
+	lateral bool
 	sub     *Select
+
+	input *fromItem // of a window: what it is over
+	args  []expr    // of a window: those after the input; of a function
+
+	ordinality bool
+
+	join        joinSyntax
+	left, right *fromItem
+	on          expr     // nil: none
+	using       []string // USING (a, b)
+	natural     bool
+
+	asOf expr // FOR SYSTEM_TIME AS OF; nil: none
 }
+
+type joinSyntax string
+
+const (
+	syntaxInner joinSyntax = "INNER"
+	syntaxLeft  joinSyntax = "LEFT"
+	syntaxRight joinSyntax = "RIGHT"
+	syntaxFull  joinSyntax = "FULL"
+	syntaxCross joinSyntax = "CROSS"
+)
 
 // expr is an expression as it was written.
 type expr interface{ pos() int }
@@ -107,7 +206,10 @@ type (
 		star     bool // count(*)
 		distinct bool // count(DISTINCT x)
 		filter   expr // FILTER (WHERE ...); nil: none
-		syntax   bool // came from a syntax of its own
+		order    []orderItem
+		within   bool        // WITHIN GROUP (ORDER BY ...)
+		over     *windowSpec // OVER ...; nil: none
+		syntax   bool        // came from a syntax of its own
 	}
 	operator struct {
 		at
@@ -162,6 +264,19 @@ type (
 		left, right expr
 		not         bool
 	}
+	// subquery is a query in an expression.
+	subquery struct {
+		at
+		kind  subqueryKind
+		arg   expr   // of IN, ANY and ALL
+		op    string // of ANY and ALL
+		not   bool   // NOT IN
+		query *Select
+	}
+	grouping struct { // GROUPING(a, b)
+		at
+		args []expr
+	}
 	// parameter is $n.
 	parameter struct {
 		at
@@ -169,6 +284,16 @@ type (
 	}
 	// defaultValue is DEFAULT in INSERT's VALUES.
 	defaultValue struct{ at }
+)
+
+type subqueryKind string
+
+const (
+	subScalar subqueryKind = "scalar"
+	subExists subqueryKind = "EXISTS"
+	subIn     subqueryKind = "IN"
+	subAny    subqueryKind = "ANY"
+	subAll    subqueryKind = "ALL"
 )
 
 type when struct{ cond, then expr }

@@ -7,23 +7,23 @@ import (
 
 // binder checks expressions: it finds what names mean and gives every node its type, as PostgreSQL does.
 type binder struct {
+	a     *analyzer // nil: of expressions that name nothing
 	src   *source
 	scope *scope
+	env   *env // around the query; for its subqueries
 	// aggs collects the aggregates of a select list, HAVING or ORDER BY. noAggs says where there may be none.
-	aggs   *[]aggregate
+	aggs   *[]*aggregate
 	noAggs string // "WHERE"; empty: allowed
+	// overs collects window functions, subs subqueries; nil: there may be none. noOver says where.
+	overs   *[]*overCall
+	noOver  string
+	subs    *[]*pending
+	windows []*windowSpec // WINDOW
 	// inAgg is set inside an aggregate's argument.
 	inAgg bool
 	// live is for a view, whose result may depend on nothing but its input.
 	live   bool
 	params *parameters // nil: there are none
-}
-
-// aggregate is one aggregate of a query; arg is over the query's scope, nil for count(*).
-type aggregate struct {
-	fn  plan.AggFunc
-	arg *node
-	typ record.Type
 }
 
 // bind checks e.
@@ -39,11 +39,11 @@ func (b *binder) bind(e expr) (*node, error) {
 func (b *binder) bindAny(e expr) (*node, error) {
 	switch e := e.(type) {
 	case *columnRef:
-		i, err := b.scope.find(b.src, e)
+		c, err := b.scope.resolve(b.src, e)
 		if err != nil {
 			return nil, err
 		}
-		return column(i, b.scope.cols[i].typ, e.pos()), nil
+		return column(c.id, c.typ, e.pos()), nil
 	case *literal:
 		return b.literal(e)
 	case *parameter:
@@ -72,6 +72,10 @@ func (b *binder) bindAny(e expr) (*node, error) {
 			return n, err
 		}
 		return negate(n), nil
+	case *subquery:
+		return b.subquery(e)
+	case *grouping:
+		return b.grouping(e)
 	case *star:
 		return nil, b.src.fail(e.pos(), stateSyntax, "", "* is not allowed here")
 	case *defaultValue:
@@ -314,4 +318,26 @@ func (b *binder) escapePattern(pattern string, esc *literal) (string, error) {
 		}
 	}
 	return string(out), nil
+}
+
+// withoutOver returns b for a clause that may have no window functions.
+func (b *binder) withoutOver(clause string) *binder {
+	c := *b
+	c.overs, c.noOver = nil, clause
+	return &c
+}
+
+// grouping checks GROUPING(a, b); what it means is known once the keys are.
+func (b *binder) grouping(e *grouping) (*node, error) {
+	if b.aggs == nil || b.noAggs != "" {
+		return nil, b.src.fail(e.pos(), stateGrouping, "", "GROUPING is not allowed here")
+	}
+	if len(e.args) > 31 {
+		return nil, b.src.fail(e.pos(), stateTooDeep, "", "GROUPING takes at most 31 arguments")
+	}
+	args, err := b.bindAll(e.args)
+	if err != nil {
+		return nil, err
+	}
+	return inner(nodeGrouping, record.BigInt, e.pos(), args...), nil
 }

@@ -8,32 +8,29 @@ import (
 	"github.com/millrace/millrace/record"
 )
 
-// aggregateNames are the aggregate functions by name.
-var aggregateNames = map[string]plan.AggFunc{
-	"count": plan.AggCount, "sum": plan.AggSum, "min": plan.AggMin, "max": plan.AggMax, "avg": plan.AggAvg,
-}
-
-// otherAggregates are PostgreSQL's aggregates that aren't supported.
-var otherAggregates = []string{
-	"array_agg", "string_agg", "json_agg", "jsonb_agg", "json_object_agg", "jsonb_object_agg", "xmlagg", "bool_and", "bool_or", "every", "any_value",
-	"stddev", "stddev_pop", "stddev_samp", "variance", "var_pop", "var_samp", "corr", "covar_pop", "covar_samp",
-	"percentile_cont", "percentile_disc", "mode", "regr_slope", "regr_intercept", "regr_r2",
-}
-
 // call checks a function call, and what PostgreSQL has a syntax of its own for.
 func (b *binder) call(e *call) (*node, error) {
+	if e.over != nil {
+		return b.overCall(e)
+	}
 	if fn, ok := aggregateNames[e.name]; ok && !e.syntax {
 		return b.aggregate(e, fn)
 	}
+	_, over := windowOnly[e.name]
+	instead, unsupported := otherAggregates[e.name]
 	switch {
-	case slices.Contains(otherAggregates, e.name):
-		return nil, b.src.unsupported(e.pos(), "there are count, sum, min, max and avg", "aggregate %s is not supported", e.name)
+	case over:
+		return nil, b.src.fail(e.pos(), stateWindowing, "write "+e.name+"(...) OVER (PARTITION BY ... ORDER BY ...)", "window function %s needs an OVER clause", e.name)
+	case unsupported:
+		return nil, b.src.unsupported(e.pos(), instead, "aggregate %s is not supported", e.name)
+	case slices.Contains(tableFunctions, e.name):
+		return nil, b.src.unsupported(e.pos(), "write it in FROM: FROM x, "+e.name+"(...)", "set-returning function %s outside FROM is not supported", e.name)
 	case slices.Contains(internalNames, e.name):
 		return nil, b.src.fail(e.pos(), stateNoFunction, "use the operator", "no function %s", e.name)
 	case e.star:
 		return nil, b.src.fail(e.pos(), stateWrongObject, "", "%s(*) is not an aggregate", e.name)
-	case e.distinct || e.filter != nil:
-		return nil, b.src.fail(e.pos(), stateWrongObject, "", "DISTINCT and FILTER are for aggregates, and %s is not one,", e.name)
+	case e.distinct || e.filter != nil || len(e.order) > 0:
+		return nil, b.src.fail(e.pos(), stateWrongObject, "", "DISTINCT, FILTER and ORDER BY are for aggregates, and %s is not one,", e.name)
 	}
 	switch e.name {
 	case "now", "transaction_timestamp", "statement_timestamp":
@@ -184,78 +181,5 @@ func (b *binder) checkUnit(name string, args []*node) error {
 		return b.src.fail(args[0].pos, stateParameter, suggest(unit, units), "unknown unit %q of %s", unit, name)
 	}
 	args[0] = textNode(unit, args[0].pos)
-	return nil
-}
-
-// aggregate checks an aggregate's call and returns the node of its result.
-func (b *binder) aggregate(e *call, fn plan.AggFunc) (*node, error) {
-	src := b.src
-	switch {
-	case b.inAgg:
-		return nil, src.fail(e.pos(), stateGrouping, "aggregate in a subquery in FROM first", "aggregate %s inside another aggregate", e.name)
-	case b.noAggs != "":
-		hint := ""
-		if b.noAggs == "WHERE" {
-			hint = "use HAVING"
-		}
-		return nil, src.fail(e.pos(), stateGrouping, hint, "aggregate %s is not allowed in %s", e.name, b.noAggs)
-	case e.distinct:
-		return nil, src.unsupported(e.pos(), "group by the argument in a subquery in FROM first", "DISTINCT in an aggregate (%s) is not supported", e.name)
-	}
-	agg := aggregate{fn: fn, typ: record.BigInt}
-	inside := *b
-	inside.inAgg = true
-	if e.star {
-		if fn != plan.AggCount {
-			return nil, src.fail(e.pos(), stateNoFunction, "only count takes *", "no function %s(*)", e.name)
-		}
-		agg.fn = plan.AggCountStar
-	} else if err := inside.aggArg(e, &agg); err != nil {
-		return nil, err
-	}
-	if e.filter != nil {
-		if err := inside.aggFilter(e, &agg); err != nil {
-			return nil, err
-		}
-	}
-	for i, other := range *b.aggs {
-		if other.fn == agg.fn && (other.arg == nil && agg.arg == nil || other.arg != nil && agg.arg != nil && same(other.arg, agg.arg)) {
-			return &node{kind: nodeAgg, typ: agg.typ, col: i, pos: e.pos(), size: 1}, nil
-		}
-	}
-	*b.aggs = append(*b.aggs, agg)
-	return &node{kind: nodeAgg, typ: agg.typ, col: len(*b.aggs) - 1, pos: e.pos(), size: 1}, nil
-}
-
-func (b *binder) aggArg(e *call, agg *aggregate) error {
-	args, err := b.bindAll(e.args)
-	if err != nil {
-		return err
-	}
-	if len(args) != 1 {
-		return b.src.fail(e.pos(), stateNoFunction, "", "%s takes 1 argument, not %d", e.name, len(args))
-	}
-	if agg.arg, err = b.known(args[0]); err != nil {
-		return err
-	}
-	t, ok := agg.fn.Result(agg.arg.typ)
-	if !ok || args[0].typ == record.Unknown && (agg.fn == plan.AggSum || agg.fn == plan.AggAvg) {
-		return b.src.fail(e.pos(), stateNoFunction, "add a cast", "no function %s(%s)", e.name, args[0].typ)
-	}
-	agg.typ = t
-	return nil
-}
-
-// aggFilter makes FILTER (WHERE p) a CASE: count(*) of the rows where p is true is count(CASE WHEN p THEN 1 END).
-func (b *binder) aggFilter(e *call, agg *aggregate) error {
-	p, err := b.condition(e.filter, "FILTER")
-	if err != nil {
-		return err
-	}
-	then := agg.arg
-	if agg.fn == plan.AggCountStar {
-		agg.fn, then = plan.AggCount, bigint(1, e.pos())
-	}
-	agg.arg = inner(plan.ExprCase, then.typ, e.pos(), p, then, nullOf(then.typ, e.pos()))
 	return nil
 }

@@ -57,7 +57,7 @@ func planChange(s Statement, ps *parameters, c Catalog) (*Change, error) {
 		if err != nil {
 			return nil, err
 		}
-		p, err := planRows(s.query(), ps, c, func(a *analyzer, q *query) error { return s.assign(a, q, obj) })
+		p, err := planRows(s.query(), ps, c, func(a *analyzer, q *changedRows) error { return s.assign(a, q, obj) })
 		return &Change{Table: obj, Plan: p, Kind: ChangeUpdate}, err
 	case *Delete:
 		if ps == nil {
@@ -67,29 +67,43 @@ func planChange(s Statement, ps *parameters, c Catalog) (*Change, error) {
 		if err != nil {
 			return nil, err
 		}
-		p, err := planRows(s.rows, ps, c, func(*analyzer, *query) error { return nil })
+		p, err := planRows(s.rows, ps, c, func(*analyzer, *changedRows) error { return nil })
 		return &Change{Table: obj, Plan: p, Kind: ChangeDelete}, err
 	}
 	return nil, sourceOf(s).unsupported(0, "", "a change of this kind is not supported")
 }
 
 // planRows plans the query of a statement that changes rows, after edit has changed its outputs.
-func planRows(s *Select, ps *parameters, c Catalog, edit func(*analyzer, *query) error) (*plan.Plan, error) {
+func planRows(s *Select, ps *parameters, c Catalog, edit func(*analyzer, *changedRows) error) (*plan.Plan, error) {
 	a := &analyzer{src: s.src, catalog: c, params: ps}
-	q, err := a.query(s)
+	q, err := a.query(s, &env{})
 	if err != nil {
 		return nil, err
 	}
-	if err := edit(a, q); err != nil {
+	rows := &changedRows{}
+	for _, o := range q.outs {
+		rows.outs = append(rows.outs, selected{o.name, a.columnNode(o.id, o.pos), o.pos})
+	}
+	if err := edit(a, rows); err != nil {
 		return nil, err
 	}
-	p := &planner{src: s.src, emitAt: -1}
-	if err := p.query(q, all(len(q.outs)), true); err != nil {
-		return nil, err
+	a.applyCut(q)
+	var items []item
+	q.outs = nil
+	for _, o := range rows.outs {
+		id := o.node.col
+		if o.node.kind != plan.ExprCol {
+			id = a.newColumn(o.name, o.node.typ)
+			items = append(items, item{id, o.node})
+		}
+		q.outs = append(q.outs, output{o.name, id, o.pos})
 	}
-	p.gather()
-	return p.plan(q), nil
+	q.rel = extendRel(q.rel, items...)
+	return a.planSelect(q)
 }
+
+// changedRows is the columns of the query of a statement that changes rows.
+type changedRows struct{ outs []selected }
 
 func namesOf(s record.Schema) []string {
 	out := make([]string, len(s))

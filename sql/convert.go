@@ -1,8 +1,6 @@
 package sql
 
 import (
-	"strings"
-
 	pgquery "github.com/pganalyze/pg_query_go/v6"
 )
 
@@ -12,6 +10,8 @@ type converter struct {
 	src  *source
 	base int // where in the source the parsed part begins
 	to   int // and ends
+	tick *AsOf
+	asOf map[int]expr // FOR SYSTEM_TIME AS OF, by the position of the relation's name
 }
 
 // at returns a tree's location as a position in the source.
@@ -32,15 +32,31 @@ func parseQuery(src *source, from, to int) (*Select, error) {
 	if s == nil {
 		return nil, src.fail(from, stateSyntax, "", "expected SELECT")
 	}
-	return c.selectStmt(s, from, to)
+	out, err := c.selectStmt(s, from, to)
+	if err == nil {
+		out.asOf = c.tick
+	}
+	return out, err
 }
 
 // parsePart lets PostgreSQL's parser read bytes from..to of the source, which are to be one statement.
 func parsePart(src *source, from, to int) (*converter, *pgquery.Node, error) {
-	c := &converter{src: src, base: from, to: to}
-	tree, err := parseText(src.text[from:to])
+	x, err := takeExtras(src, from, to)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := &converter{src: src, base: from, to: to, tick: x.tick}
+	tree, err := parseText(x.text)
 	if err != nil {
 		return nil, nil, src.grammar(err, from, to)
+	}
+	for at, s := range x.asOf {
+		if c.asOf == nil {
+			c.asOf = map[int]expr{}
+		}
+		if c.asOf[at], err = parseExpression(src, s); err != nil {
+			return nil, nil, err
+		}
 	}
 	if len(tree.Stmts) != 1 {
 		return nil, nil, src.fail(from, stateSyntax, "", "expected one statement")
@@ -52,67 +68,224 @@ func (c *converter) selectStmt(s *pgquery.SelectStmt, from, to int) (*Select, er
 	if err := c.refuseClauses(s); err != nil {
 		return nil, err
 	}
-	out := &Select{statement: statement{src: c.src, from: from, to: to}, at: from, distinct: len(s.DistinctClause) > 0}
+	out := &Select{statement: statement{src: c.src, from: from, to: to}, at: from}
+	var err error
+	if out.with, err = c.withClause(s.WithClause); err != nil {
+		return nil, err
+	}
+	switch {
+	case s.Op == pgquery.SetOperation_SETOP_UNION || s.Op == pgquery.SetOperation_SETOP_INTERSECT || s.Op == pgquery.SetOperation_SETOP_EXCEPT:
+		out.set, err = c.setOperation(s, from, to)
+	case len(s.ValuesLists) > 0:
+		out.values, err = c.valuesLists(s.ValuesLists, c.expr)
+	default:
+		err = c.plainSelect(out, s)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if out.orderBy, err = c.sortClause(s.SortClause); err != nil {
+		return nil, err
+	}
+	if out.limit, err = c.optional(s.LimitCount); err != nil {
+		return nil, err
+	}
+	out.offset, err = c.optional(s.LimitOffset)
+	return out, err
+}
+
+// plainSelect converts what only SELECT itself has.
+func (c *converter) plainSelect(out *Select, s *pgquery.SelectStmt) error {
+	out.distinct = len(s.DistinctClause) > 0
+	for _, n := range s.DistinctClause {
+		if n.Node == nil {
+			continue
+		}
+		e, err := c.expr(n)
+		if err != nil {
+			return err
+		}
+		out.on = append(out.on, e)
+	}
 	for _, n := range s.TargetList {
 		t := n.GetResTarget()
 		e, err := c.selectExpr(t.Val)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		out.items = append(out.items, selectItem{expr: e, alias: t.Name})
 	}
 	var err error
 	if out.from, err = c.fromClause(s.FromClause); err != nil {
-		return nil, err
+		return err
 	}
-	for _, p := range []struct {
-		in  *pgquery.Node
-		out *expr
-	}{{s.WhereClause, &out.where}, {s.HavingClause, &out.having}, {s.LimitCount, &out.limit}, {s.LimitOffset, &out.offset}} {
-		if *p.out, err = c.optional(p.in); err != nil {
-			return nil, err
-		}
+	if out.where, err = c.optional(s.WhereClause); err != nil {
+		return err
+	}
+	if out.having, err = c.optional(s.HavingClause); err != nil {
+		return err
 	}
 	for _, n := range s.GroupClause {
-		if g := n.GetGroupingSet(); g != nil {
-			return nil, c.src.unsupported(c.at(g.Location), "write one query for each set", "GROUPING SETS, ROLLUP and CUBE are not supported")
+		g, err := c.groupItem(n)
+		if err != nil {
+			return err
+		}
+		out.groupBy = append(out.groupBy, g)
+	}
+	for _, n := range s.WindowClause {
+		w, err := c.windowDef(n.GetWindowDef())
+		if err != nil {
+			return err
+		}
+		out.windows = append(out.windows, w)
+	}
+	return nil
+}
+
+func (c *converter) setOperation(s *pgquery.SelectStmt, from, to int) (*setOperation, error) {
+	out := &setOperation{kind: setUnion, all: s.All}
+	switch s.Op {
+	case pgquery.SetOperation_SETOP_INTERSECT:
+		out.kind = setIntersect
+	case pgquery.SetOperation_SETOP_EXCEPT:
+		out.kind = setExcept
+	}
+	var err error
+	if out.left, err = c.selectStmt(s.Larg, from, to); err != nil {
+		return nil, err
+	}
+	out.right, err = c.selectStmt(s.Rarg, from, to)
+	return out, err
+}
+
+func (c *converter) withClause(w *pgquery.WithClause) ([]*cteDef, error) {
+	if w == nil {
+		return nil, nil
+	}
+	if w.Recursive {
+		return nil, c.src.unsupported(c.at(w.Location), "", "WITH RECURSIVE is not supported")
+	}
+	var out []*cteDef
+	for _, n := range w.Ctes {
+		e := n.GetCommonTableExpr()
+		d := &cteDef{at: at(c.at(e.Location)), name: e.Ctename}
+		s := e.Ctequery.GetSelectStmt()
+		if s == nil {
+			return nil, c.src.unsupported(d.pos(), "", "a WITH query that changes data is not supported")
+		}
+		for _, before := range out {
+			if before.name == d.name {
+				return nil, c.src.fail(d.pos(), stateDuplicateAlias, "", "WITH query name %q is given twice", d.name)
+			}
+		}
+		for _, a := range e.Aliascolnames {
+			d.columns = append(d.columns, a.GetString_().GetSval())
+		}
+		var err error
+		if d.query, err = c.selectStmt(s, d.pos(), c.to); err != nil {
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+func (c *converter) groupItem(n *pgquery.Node) (groupItem, error) {
+	g := n.GetGroupingSet()
+	if g == nil {
+		if r := n.GetRowExpr(); r != nil && r.RowFormat == pgquery.CoercionForm_COERCE_IMPLICIT_CAST {
+			list, err := c.list(r.Args)
+			return groupItem{at: at(c.at(r.Location)), kind: groupList, list: list}, err
 		}
 		e, err := c.expr(n)
 		if err != nil {
-			return nil, err
+			return groupItem{}, err
 		}
-		out.groupBy = append(out.groupBy, e)
+		return groupItem{at: at(e.pos()), expr: e}, nil
 	}
-	if out.orderBy, err = c.sortClause(s.SortClause); err != nil {
-		return nil, err
+	out := groupItem{at: at(c.at(g.Location))}
+	switch g.Kind {
+	case pgquery.GroupingSetKind_GROUPING_SET_EMPTY:
+		out.kind = groupList
+		return out, nil
+	case pgquery.GroupingSetKind_GROUPING_SET_ROLLUP:
+		out.kind = groupRollup
+	case pgquery.GroupingSetKind_GROUPING_SET_CUBE:
+		out.kind = groupCube
+	default:
+		out.kind = groupSets
+	}
+	for _, m := range g.Content {
+		item, err := c.groupItem(m)
+		if err != nil {
+			return out, err
+		}
+		out.sets = append(out.sets, item)
 	}
 	return out, nil
+}
+
+// Bits of PostgreSQL's frame options.
+const (
+	frameNonDefault         = 0x00001
+	frameRange              = 0x00002
+	frameRows               = 0x00004
+	frameGroups             = 0x00008
+	frameStartUnboundedPrec = 0x00020
+	frameEndUnboundedPrec   = 0x00040
+	frameStartUnboundedFoll = 0x00080
+	frameEndUnboundedFoll   = 0x00100
+	frameStartCurrent       = 0x00200
+	frameEndCurrent         = 0x00400
+	frameStartPreceding     = 0x00800
+	frameEndPreceding       = 0x01000
+	frameStartFollowing     = 0x02000
+	frameEndFollowing       = 0x04000
+	frameExclusion          = 0x08000 | 0x10000 | 0x20000
+)
+
+func (c *converter) windowDef(w *pgquery.WindowDef) (*windowSpec, error) {
+	out := &windowSpec{at: at(c.at(w.Location)), name: w.Name, base: w.Refname}
+	var err error
+	if out.keys, err = c.list(w.PartitionClause); err != nil {
+		return nil, err
+	}
+	if out.order, err = c.sortClause(w.OrderClause); err != nil {
+		return nil, err
+	}
+	o := w.FrameOptions
+	switch {
+	case o&frameNonDefault == 0:
+		return out, nil
+	case o&frameExclusion != 0:
+		return nil, c.src.unsupported(out.pos(), "", "EXCLUDE in a window frame is not supported")
+	}
+	f := &frameSpec{at: out.at, mode: "range"}
+	if o&frameRows != 0 {
+		f.mode = "rows"
+	} else if o&frameGroups != 0 {
+		f.mode = "groups"
+	}
+	f.start = frameBound{unbounded: o&(frameStartUnboundedPrec|frameStartUnboundedFoll) != 0, preceding: o&(frameStartPreceding|frameStartUnboundedPrec) != 0}
+	f.end = frameBound{unbounded: o&(frameEndUnboundedPrec|frameEndUnboundedFoll) != 0, preceding: o&(frameEndPreceding|frameEndUnboundedPrec) != 0}
+	if f.start.offset, err = c.optional(w.StartOffset); err != nil {
+		return nil, err
+	}
+	f.end.offset, err = c.optional(w.EndOffset)
+	out.frame = f
+	return out, err
 }
 
 // refuseClauses names the parts of a SELECT that aren't supported.
 func (c *converter) refuseClauses(s *pgquery.SelectStmt) error {
 	src := c.src
 	switch {
-	case s.WithClause != nil:
-		return src.unsupported(c.at(s.WithClause.Location), "write it as a subquery in FROM, or as a view", "WITH (common table expressions) is not supported")
-	case s.Op != pgquery.SetOperation_SETOP_NONE && s.Op != pgquery.SetOperation_SET_OPERATION_UNDEFINED:
-		op := strings.TrimPrefix(s.Op.String(), "SETOP_")
-		return src.unsupported(c.find(lowerASCII(op)), "", "%s is not supported", op)
-	case len(s.ValuesLists) > 0:
-		return src.unsupported(c.find("values"), "write SELECT with the values", "VALUES as a query is not supported")
 	case s.IntoClause != nil:
 		return src.unsupported(c.find("into"), "use CREATE MATERIALIZED VIEW", "SELECT INTO is not supported")
 	case len(s.LockingClause) > 0:
 		return src.unsupported(c.find("update", "share"), "", "FOR UPDATE and FOR SHARE are not supported")
-	case len(s.WindowClause) > 0:
-		return src.unsupported(c.find("window"), "", "WINDOW is not supported")
 	case s.LimitOption == pgquery.LimitOption_LIMIT_OPTION_WITH_TIES:
-		return src.unsupported(c.find("ties"), "", "FETCH ... WITH TIES is not supported")
-	}
-	for _, d := range s.DistinctClause {
-		if d.Node != nil {
-			return src.unsupported(c.location(d, c.base), "", "DISTINCT ON is not supported")
-		}
+		return src.unsupported(c.find("ties"), "use rank() OVER (ORDER BY ...) <= n", "FETCH ... WITH TIES is not supported")
 	}
 	return nil
 }
@@ -167,142 +340,6 @@ func (c *converter) sortClause(nodes []*pgquery.Node) ([]orderItem, error) {
 	return out, nil
 }
 
-func (c *converter) fromClause(nodes []*pgquery.Node) (*fromItem, error) {
-	switch len(nodes) {
-	case 0:
-		return nil, nil
-	case 1:
-		return c.fromItem(nodes[0])
-	}
-	f, err := c.fromItem(nodes[1])
-	if err != nil {
-		return nil, err
-	}
-	return nil, c.src.unsupported(f.pos(), "", "joins (more than one relation in FROM) are not supported")
-}
-
-func (c *converter) fromItem(n *pgquery.Node) (*fromItem, error) {
-	switch n := n.Node.(type) {
-	case *pgquery.Node_RangeVar:
-		return c.relation(n.RangeVar)
-	case *pgquery.Node_RangeSubselect:
-		s := n.RangeSubselect
-		if s.Lateral {
-			return nil, c.src.unsupported(c.find("lateral"), "", "LATERAL is not supported")
-		}
-		sub, err := c.selectStmt(s.Subquery.GetSelectStmt(), c.base, c.to)
-		if err != nil {
-			return nil, err
-		}
-		f := &fromItem{at: at(sub.at), kind: fromSubquery, sub: sub}
-		c.alias(f, s.Alias)
-		return f, nil
-	case *pgquery.Node_RangeFunction:
-		return c.tableFunction(n.RangeFunction)
-	case *pgquery.Node_JoinExpr:
-		pos := c.base
-		if f, err := c.fromItem(n.JoinExpr.Rarg); err == nil {
-			pos = f.pos()
-		}
-		return nil, c.src.unsupported(pos, "", "joins are not supported")
-	}
-	return nil, c.src.unsupported(c.base, "", "this form of FROM is not supported in the query")
-}
-
-func (c *converter) relation(r *pgquery.RangeVar) (*fromItem, error) {
-	pos := c.at(r.Location)
-	if r.Schemaname != "" && r.Schemaname != PublicSchema || r.Catalogname != "" {
-		return nil, c.src.unsupported(pos, "write the bare name", "schemas are not supported: %q", r.Schemaname+"."+r.Relname)
-	}
-	f := &fromItem{at: at(pos), kind: fromRelation, name: r.Relname, nameAt: pos}
-	c.alias(f, r.Alias)
-	return f, nil
-}
-
-func (c *converter) alias(f *fromItem, a *pgquery.Alias) {
-	if a == nil {
-		return
-	}
-	f.alias = a.Aliasname
-	for _, n := range a.Colnames {
-		f.columns = append(f.columns, n.GetString_().GetSval())
-	}
-}
-
-// tableFunction converts TUMBLE(...) and dead_letters(...).
-func (c *converter) tableFunction(r *pgquery.RangeFunction) (*fromItem, error) {
-	var fn *pgquery.FuncCall
-	if len(r.Functions) == 1 {
-		if items := r.Functions[0].GetList().GetItems(); len(items) > 0 {
-			fn = items[0].GetFuncCall()
-		}
-	}
-	if fn == nil || r.Lateral || r.Ordinality || r.IsRowsfrom || len(r.Coldeflist) > 0 {
-		return nil, c.src.unsupported(c.base, "", "this form of FROM is not supported in the query")
-	}
-	pos := c.at(fn.Location)
-	name := lastName(fn.Funcname)
-	f := &fromItem{at: at(pos)}
-	c.alias(f, r.Alias)
-	args := make([]expr, len(fn.Args))
-	for i, a := range fn.Args {
-		var err error
-		if args[i], err = c.expr(a); err != nil {
-			return nil, err
-		}
-	}
-	switch name {
-	case "tumble":
-		return f, c.tumble(f, args)
-	case "dead_letters":
-		return f, c.deadLetters(f, args)
-	case "hop", "session", "cumulate":
-		return nil, c.src.unsupported(pos, "use TUMBLE", "window function %s is not supported", strings.ToUpper(name))
-	}
-	return nil, c.src.fail(pos, stateNoFunction, suggest(name, []string{"tumble", "dead_letters"}), "unknown table function %q", name)
-}
-
-func (c *converter) tumble(f *fromItem, args []expr) error {
-	const usage = "write TUMBLE(stream, time_column, INTERVAL '1 minute' [, INTERVAL offset])"
-	if len(args) < 3 || len(args) > 4 {
-		return c.src.fail(f.pos(), stateSyntax, usage, "TUMBLE takes 3 or 4 arguments, not %d", len(args))
-	}
-	rel, ok := args[0].(*columnRef)
-	if !ok || rel.table != "" {
-		return c.src.fail(args[0].pos(), stateSyntax, usage, "first argument of TUMBLE must be the name of a stream")
-	}
-	col, ok := args[1].(*columnRef)
-	if !ok {
-		return c.src.fail(args[1].pos(), stateSyntax, usage, "second argument of TUMBLE must be a column")
-	}
-	f.kind, f.name, f.nameAt, f.time, f.size = fromTumble, rel.name, rel.pos(), col, args[2]
-	if len(args) == 4 {
-		f.offset = args[3]
-	}
-	return nil
-}
-
-func (c *converter) deadLetters(f *fromItem, args []expr) error {
-	const usage = "write dead_letters('stream')"
-	if len(args) != 1 {
-		return c.src.fail(f.pos(), stateSyntax, usage, "dead_letters takes 1 argument, not %d", len(args))
-	}
-	f.kind, f.nameAt = fromDead, args[0].pos()
-	switch a := args[0].(type) {
-	case *literal:
-		if a.kind == litString {
-			f.name = a.text
-			return nil
-		}
-	case *columnRef:
-		if a.table == "" {
-			f.name = a.name
-			return nil
-		}
-	}
-	return c.src.fail(args[0].pos(), stateSyntax, usage, "argument of dead_letters must be the name of a stream")
-}
-
 // insertStmt converts INSERT INTO stream [(columns)] VALUES ...
 func (c *converter) insertStmt(s *pgquery.InsertStmt, from, to int) (*Insert, error) {
 	rel, err := c.relation(s.Relation)
@@ -335,16 +372,22 @@ func (c *converter) insertStmt(s *pgquery.InsertStmt, from, to int) (*Insert, er
 		out.query, err = c.insertQuery(values, from, to)
 		return out, err
 	}
-	for _, l := range values.ValuesLists {
+	out.rows, err = c.valuesLists(values.ValuesLists, c.valuesExpr)
+	return out, err
+}
+
+func (c *converter) valuesLists(lists []*pgquery.Node, convert func(*pgquery.Node) (expr, error)) ([][]expr, error) {
+	var out [][]expr
+	for _, l := range lists {
 		var row []expr
 		for _, n := range l.GetList().GetItems() {
-			e, err := c.valuesExpr(n)
+			e, err := convert(n)
 			if err != nil {
 				return nil, err
 			}
 			row = append(row, e)
 		}
-		out.rows = append(out.rows, row)
+		out = append(out, row)
 	}
 	return out, nil
 }

@@ -60,6 +60,11 @@ func (c *converter) expr(n *pgquery.Node) (expr, error) {
 		return c.syntaxCall(name, n.MinMaxExpr.Location, n.MinMaxExpr.Args)
 	case *pgquery.Node_ParamRef:
 		return &parameter{at: at(c.at(n.ParamRef.Location)), number: int(n.ParamRef.Number)}, nil
+	case *pgquery.Node_SubLink:
+		return c.subLink(n.SubLink)
+	case *pgquery.Node_GroupingFunc:
+		args, err := c.list(n.GroupingFunc.Args)
+		return &grouping{at: at(c.at(n.GroupingFunc.Location)), args: args}, err
 	case *pgquery.Node_SqlvalueFunction:
 		return c.valueFunction(n.SqlvalueFunction)
 	}
@@ -70,8 +75,6 @@ func (c *converter) expr(n *pgquery.Node) (expr, error) {
 func (c *converter) refuseExpr(n *pgquery.Node) error {
 	src := c.src
 	switch n := n.GetNode().(type) {
-	case *pgquery.Node_SubLink:
-		return src.unsupported(c.at(n.SubLink.Location), "", "subqueries in expressions are not supported")
 	case *pgquery.Node_AArrayExpr:
 		return src.unsupported(c.at(n.AArrayExpr.Location), "", "arrays are not supported")
 	case *pgquery.Node_AIndirection:
@@ -81,8 +84,6 @@ func (c *converter) refuseExpr(n *pgquery.Node) error {
 		return src.unsupported(c.at(n.RowExpr.Location), "compare the columns one by one", "row values are not supported")
 	case *pgquery.Node_CollateClause:
 		return src.unsupported(c.at(n.CollateClause.Location), "text compares by bytes", "COLLATE is not supported")
-	case *pgquery.Node_GroupingFunc:
-		return src.unsupported(c.at(n.GroupingFunc.Location), "", "GROUPING is not supported")
 	case *pgquery.Node_SetToDefault:
 		return src.fail(c.at(n.SetToDefault.Location), stateSyntax, "", "DEFAULT is not allowed here")
 	case *pgquery.Node_NamedArgExpr:
@@ -306,10 +307,6 @@ func (c *converter) call(f *pgquery.FuncCall) (expr, error) {
 	switch {
 	case len(f.Funcname) == 2 && f.Funcname[0].GetString_().GetSval() != "pg_catalog" || len(f.Funcname) > 2:
 		return nil, c.src.unsupported(pos, "write the bare name", "schemas are not supported: function %q", name)
-	case f.Over != nil:
-		return nil, c.src.unsupported(pos, "", "window functions (%s OVER ...) are not supported", name)
-	case len(f.AggOrder) > 0 || f.AggWithinGroup:
-		return nil, c.src.unsupported(pos, "", "ORDER BY in an aggregate (%s) is not supported", name)
 	case f.FuncVariadic:
 		return nil, c.src.unsupported(pos, "", "VARIADIC (in %s) is not supported", name)
 	case syntax && name == "timezone":
@@ -319,7 +316,15 @@ func (c *converter) call(f *pgquery.FuncCall) (expr, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &call{at: at(pos), name: name, args: args, star: f.AggStar, distinct: f.AggDistinct, syntax: syntax}
+	out := &call{at: at(pos), name: name, args: args, star: f.AggStar, distinct: f.AggDistinct, syntax: syntax, within: f.AggWithinGroup}
+	if out.order, err = c.sortClause(f.AggOrder); err != nil {
+		return nil, err
+	}
+	if f.Over != nil {
+		if out.over, err = c.windowDef(f.Over); err != nil {
+			return nil, err
+		}
+	}
 	out.filter, err = c.optional(f.AggFilter)
 	return out, err
 }
@@ -350,5 +355,42 @@ func (c *converter) cast(t *pgquery.TypeCast) (expr, error) {
 		}
 	}
 	out.typ, err = n.resolve(c.src)
+	return out, err
+}
+
+// subLink converts a query in an expression.
+func (c *converter) subLink(s *pgquery.SubLink) (expr, error) {
+	out := &subquery{at: at(c.at(s.Location))}
+	switch s.SubLinkType {
+	case pgquery.SubLinkType_EXISTS_SUBLINK:
+		out.kind = subExists
+	case pgquery.SubLinkType_EXPR_SUBLINK:
+		out.kind = subScalar
+	case pgquery.SubLinkType_ANY_SUBLINK:
+		out.kind, out.op = subAny, lastName(s.OperName)
+		if out.op == "" || out.op == "=" {
+			out.kind, out.op = subIn, "="
+		}
+	case pgquery.SubLinkType_ALL_SUBLINK:
+		out.kind, out.op = subAll, lastName(s.OperName)
+		if out.op == "<>" {
+			out.kind, out.not, out.op = subIn, true, "="
+		}
+	case pgquery.SubLinkType_ARRAY_SUBLINK:
+		return nil, c.src.unsupported(out.pos(), "use array_agg or jsonb_agg", "ARRAY(subquery) is not supported")
+	default:
+		return nil, c.src.unsupported(out.pos(), "", "this form of subquery is not supported")
+	}
+	if s.Testexpr != nil {
+		if r := s.Testexpr.GetRowExpr(); r != nil {
+			return nil, c.src.unsupported(c.at(r.Location), "use EXISTS, and compare the columns one by one", "a row value before IN (subquery) is not supported")
+		}
+		var err error
+		if out.arg, err = c.expr(s.Testexpr); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	out.query, err = c.selectStmt(s.Subselect.GetSelectStmt(), out.pos(), c.to)
 	return out, err
 }

@@ -65,23 +65,50 @@ func Explain(p *plan.Plan) []string {
 	return x.lines
 }
 
-type explainer struct{ lines []string }
+type explainer struct {
+	lines []string
+	label string // of the next operator, in a stage that is no chain
+}
 
 func (x *explainer) line(depth int, format string, args ...any) {
-	x.lines = append(x.lines, strings.Repeat("  ", depth)+fmt.Sprintf(format, args...))
+	text := fmt.Sprintf(format, args...)
+	if depth == 1 {
+		text, x.label = x.label+text, ""
+	}
+	x.lines = append(x.lines, strings.Repeat("  ", depth)+text)
+}
+
+// chain tells whether each operator of a stage reads the one before it.
+func chain(s *plan.Stage) bool {
+	for i := range s.Ops {
+		in := s.Ops[i].Inputs
+		if i == 0 && len(in) > 0 || i > 0 && (len(in) != 1 || in[0] != i-1) {
+			return false
+		}
+	}
+	return true
 }
 
 func (x *explainer) stage(p *plan.Plan, i int) {
 	s := &p.Stages[i]
 	where := "in every partition"
-	if i > 0 && p.Stages[i-1].Exchange != nil && p.Stages[i-1].Exchange.Gather || len(p.Stages) == 1 && s.Ops[0].Kind == plan.OpValues {
+	if i == len(p.Stages)-1 && gathered(p) {
 		where = "at the node that is asked"
 	}
 	x.line(0, "stage %d, %s", i, where)
 	for j := range s.Ops {
-		in := record.Schema{}
-		if len(s.Ops[j].Inputs) > 0 {
-			in = s.Ops[s.Ops[j].Inputs[0]].Schema
+		var in []record.Schema
+		for _, k := range s.Ops[j].Inputs {
+			in = append(in, s.Ops[k].Schema)
+		}
+		if in == nil {
+			in = []record.Schema{{}}
+		}
+		if x.label = ""; !chain(s) {
+			x.label = fmt.Sprintf("%d: ", j)
+			if n := s.Ops[j].Inputs; len(n) == 1 && n[0] != j-1 {
+				x.label += fmt.Sprintf("of %d, ", n[0])
+			}
 		}
 		x.op(&s.Ops[j], in)
 	}
@@ -90,6 +117,10 @@ func (x *explainer) stage(p *plan.Plan, i int) {
 	case e == nil:
 	case e.Gather:
 		x.line(1, "gather: to the node that is asked")
+	case e.Broadcast:
+		x.line(1, "exchange: all rows to every partition")
+	case e.Local:
+		x.line(1, "exchange: none, the rows are where they are needed")
 	case len(e.Key) == 0:
 		x.line(1, "exchange: all rows to partition 0")
 	default:
@@ -97,7 +128,18 @@ func (x *explainer) stage(p *plan.Plan, i int) {
 	}
 }
 
-func (x *explainer) op(op *plan.Op, in record.Schema) {
+// gathered tells whether p is an ad-hoc query's.
+func gathered(p *plan.Plan) bool {
+	for i := range p.Stages {
+		if e := p.Stages[i].Exchange; e != nil && e.Gather {
+			return true
+		}
+	}
+	return len(p.Stages) == 1 && p.Stages[0].Ops[0].Kind == plan.OpValues
+}
+
+func (x *explainer) op(op *plan.Op, ins []record.Schema) {
+	in := ins[0]
 	switch op.Kind {
 	case plan.OpScan:
 		x.scan(op)
@@ -117,8 +159,18 @@ func (x *explainer) op(op *plan.Op, in record.Schema) {
 		x.line(1, "distinct: each row once")
 	case plan.OpSort:
 		x.sort(op.Sort, in)
+	case plan.OpHop:
+		x.hop(op.Hop, in)
+	case plan.OpDropLate:
+		x.line(1, "drop late: rows whose %s is at or below the watermark are dropped and counted", quoteName(in[op.DropLate.Time].Name))
+	case plan.OpUnnest:
+		x.unnest(op, in)
+	case plan.OpExpand:
+		x.expand(op.Expand, in)
 	case plan.OpValues:
 		x.line(1, "values: %d row(s)%s", len(op.Values.Rows), valuesText(op))
+	default:
+		x.statefulOp(op, ins)
 	}
 }
 
@@ -151,11 +203,7 @@ func (x *explainer) tumble(t *plan.Tumble, in record.Schema) {
 		offset = ", shifted by " + durationText(t.Offset)
 	}
 	x.line(1, "tumble: windows of %s over %s%s", durationText(t.Size), quoteName(in[t.Time].Name), offset)
-	if t.Watermark >= 0 {
-		x.line(2, "late rows, whose window ends at or below the watermark, are dropped and counted")
-	} else {
-		x.line(2, "no watermark on this column: no row is late")
-	}
+	x.lateness(t.Watermark)
 }
 
 func (x *explainer) aggregate(op *plan.Op) {
@@ -177,6 +225,15 @@ func (x *explainer) aggregate(op *plan.Op) {
 		by = "by " + names(op.Schema, identity(len(a.Keys)))
 	}
 	x.line(1, "aggregate (%s): %s, %s", a.Phase, list, by)
+	if a.Panes != nil {
+		x.line(2, "windows are made of panes: each row is counted once, however many windows it is in")
+	}
+	if a.Session != nil {
+		x.line(2, "sessions are merged from fragments: rows less than %s apart are one", durationText(a.Session.Gap))
+	}
+	if a.Panes != nil && a.Panes.Final || a.Session != nil && a.Session.Final {
+		x.line(2, "emit final: rows wait until the watermark reaches window_end")
+	}
 	switch {
 	case a.Phase == plan.AggPartial:
 		x.line(2, "combined before the exchange: one row for each group, tick and partition")
@@ -185,6 +242,7 @@ func (x *explainer) aggregate(op *plan.Op) {
 	case hasExtreme(a):
 		x.line(2, "input takes rows back: min and max keep all values of each group")
 	}
+	x.expire(a.Expire, op.Schema, "a group")
 }
 
 func hasExtreme(a *plan.Aggregate) bool {
@@ -196,9 +254,10 @@ func hasExtreme(a *plan.Aggregate) bool {
 	return false
 }
 
-func (x *explainer) sort(s *plan.Sort, in record.Schema) {
+// sortText writes an order.
+func sortText(order []plan.SortKey, in record.Schema) string {
 	var keys []string
-	for _, k := range s.Keys {
+	for _, k := range order {
 		t := quoteName(in[k.Col].Name)
 		if k.Desc {
 			t += " desc"
@@ -208,11 +267,14 @@ func (x *explainer) sort(s *plan.Sort, in record.Schema) {
 		}
 		keys = append(keys, t)
 	}
-	by := "the whole row"
-	if len(keys) > 0 {
-		by = strings.Join(keys, ", ") + ", then the whole row"
+	if len(keys) == 0 {
+		return "the whole row"
 	}
-	line := "sort: by " + by
+	return strings.Join(keys, ", ") + ", then the whole row"
+}
+
+func (x *explainer) sort(s *plan.Sort, in record.Schema) {
+	line := "sort: by " + sortText(s.Keys, in)
 	if s.Offset > 0 {
 		line += fmt.Sprintf(", offset %d", s.Offset)
 	}

@@ -58,7 +58,7 @@ func planInsert(s *Insert, ps *parameters, c Catalog) (*Object, *plan.Plan, erro
 		return nil, nil, err
 	}
 	if s.query != nil {
-		p, err := planRows(s.query, ps, c, func(a *analyzer, q *query) error { return s.fill(a, q, obj, targets) })
+		p, err := planRows(s.query, ps, c, func(a *analyzer, q *changedRows) error { return s.fill(a, q, obj, targets) })
 		return obj, p, err
 	}
 	values := &plan.Values{}
@@ -105,7 +105,7 @@ func (s *Insert) row(ps *parameters, obj *Object, targets []int, row []expr) ([]
 	for i, c := range obj.Columns {
 		out[i] = nullOf(c.Type, 0).expr(nil)
 	}
-	b := &binder{src: s.src, scope: newScope(nil), noAggs: "VALUES", params: ps}
+	b := &binder{src: s.src, scope: newScope(nil), noAggs: "VALUES", noOver: "VALUES", params: ps}
 	b.scope.none = "text is written in single quotes"
 	for i, e := range row {
 		if _, ok := e.(*defaultValue); ok {
@@ -124,25 +124,25 @@ func (s *Insert) row(ps *parameters, obj *Object, targets []int, row []expr) ([]
 }
 
 // fill makes the query give all columns, those without a value as NULL.
-func (s *Insert) fill(a *analyzer, q *query, obj *Object, targets []int) error {
-	given := q.outs[:q.visible]
+func (s *Insert) fill(a *analyzer, q *changedRows, obj *Object, targets []int) error {
+	given := q.outs
 	if len(given) > len(targets) || len(given) < len(targets) && s.columns != nil {
 		return s.src.fail(s.query.at, stateSyntax, "", "the query has %d columns for %d of %q", len(given), len(targets), obj.Name)
 	}
-	outs := make([]output, len(obj.Columns))
+	outs := make([]selected, len(obj.Columns))
 	for i, c := range obj.Columns {
-		outs[i] = output{name: c.Name, node: nullOf(c.Type, s.query.at)}
+		outs[i] = selected{name: c.Name, node: nullOf(c.Type, s.query.at)}
 	}
-	b := a.binder(q.scope, "INSERT")
+	b := a.binder(newScope(nil), "INSERT")
 	for i, o := range given {
 		name := obj.Columns[targets[i]].Name
 		n, err := b.assignment(o.node, name, obj)
 		if err != nil {
 			return err
 		}
-		outs[targets[i]] = output{name: name, node: n, pos: o.pos}
+		outs[targets[i]] = selected{name: name, node: n, pos: o.pos}
 	}
-	q.outs, q.visible = outs, len(outs)
+	q.outs = outs
 	return nil
 }
 

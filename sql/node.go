@@ -13,16 +13,13 @@ import (
 type node struct {
 	kind plan.ExprKind
 	typ  record.Type // Unknown: a bare string or NULL that takes the type which its place asks for
-	col  int         // of nodeAgg: the aggregate's number
+	col  int         // number of the column
 	val  record.Value
 	fn   string
 	args []*node
 	pos  int
 	size int // nodes of the tree, a shared one counted each time
 }
-
-// nodeAgg stands for an aggregate's result until the query's stages are cut.
-const nodeAgg plan.ExprKind = "agg"
 
 // maxExprNodes bounds one expression: IN, BETWEEN, NULLIF and CASE repeat an operand, so that a short text can mean
 // a very large tree.
@@ -133,12 +130,12 @@ func (n *node) rewrite(fn func(*node) (*node, error)) (*node, error) {
 	return visit(n)
 }
 
-// expr makes n's expression over an operator's input, where column i of the scope stands at cols[i].
-func (n *node) expr(cols []int) plan.Expr {
+// expr makes n's expression over an operator's input, where pos says where a column is.
+func (n *node) expr(pos map[int]int) plan.Expr {
 	e := plan.Expr{Kind: n.kind, Type: n.typ, Func: n.fn}
 	switch n.kind {
 	case plan.ExprCol:
-		e.Col = cols[n.col]
+		e.Col = pos[n.col]
 	case plan.ExprConst:
 		v := n.val
 		e.Const = &v
@@ -146,7 +143,7 @@ func (n *node) expr(cols []int) plan.Expr {
 	if len(n.args) > 0 {
 		e.Args = make([]plan.Expr, len(n.args))
 		for i, a := range n.args {
-			e.Args[i] = a.expr(cols)
+			e.Args[i] = a.expr(pos)
 		}
 	}
 	return e

@@ -1,8 +1,10 @@
 package sql
 
 import (
+	"errors"
 	"slices"
 
+	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/record"
 )
 
@@ -11,21 +13,18 @@ type scopeColumn struct {
 	table  string // alias or name of the relation
 	name   string
 	typ    record.Type
+	id     int
 	hidden bool // usable when named, not in *
-	window *windowColumn
-}
-
-// windowColumn marks a column that is the bound of a tumbling window, through subqueries too.
-type windowColumn struct {
-	end     bool  // window_end, else window_start
-	size    int64 // microseconds
-	onEvent bool  // over the stream's WATERMARK column
+	// qualified: usable with its table's name alone, because USING made another column of it.
+	qualified bool
 }
 
 // scope is the columns of a query's FROM.
 type scope struct {
 	cols []scopeColumn
 	seen map[string][]int // by name
+	// parent is the columns of the query around this one.
+	parent *scope
 	// none says why there are no columns, where that needs to be told.
 	none string
 }
@@ -38,6 +37,24 @@ func newScope(cols []scopeColumn) *scope {
 	return s
 }
 
+// resolve returns the column that r names, in this scope or one around it.
+func (s *scope) resolve(src *source, r *columnRef) (*scopeColumn, error) {
+	i, err := s.find(src, r)
+	if err == nil {
+		return &s.cols[i], nil
+	}
+	var e *fault.Error
+	if s.parent == nil || errors.As(err, &e) && e.GetSQLState() == stateAmbiguous {
+		return nil, err
+	}
+	if c, perr := s.parent.resolve(src, r); perr == nil {
+		return c, nil
+	} else if len(s.cols) == 0 {
+		return nil, perr
+	}
+	return nil, err
+}
+
 // find returns the column that r names. Hidden columns give way to others of the same name.
 func (s *scope) find(src *source, r *columnRef) (int, error) {
 	if r.table != "" && !s.hasTable(r.table) {
@@ -47,7 +64,7 @@ func (s *scope) find(src *source, r *columnRef) (int, error) {
 	for _, i := range s.seen[r.name] {
 		c := &s.cols[i]
 		switch {
-		case r.table != "" && c.table != r.table:
+		case r.table != "" && c.table != r.table, r.table == "" && c.qualified:
 		case c.hidden:
 			hidden = i
 		case found >= 0:

@@ -256,11 +256,18 @@ func checkStage(p *plan.Plan, i int) error {
 	for j := range s.Ops {
 		op := &s.Ops[j]
 		var in record.Schema
-		if len(op.Inputs) > 0 {
-			if op.Inputs[0] >= j {
-				return fmt.Errorf("operator %d reads %d", j, op.Inputs[0])
+		var ins []record.Schema
+		for _, k := range op.Inputs {
+			if k >= j || k < 0 {
+				return fmt.Errorf("operator %d reads %d", j, k)
 			}
-			in = s.Ops[op.Inputs[0]].Schema
+			ins = append(ins, s.Ops[k].Schema)
+		}
+		if len(ins) > 0 {
+			in = ins[0]
+		}
+		if err := checkShape(&s, j, ins); err != nil {
+			return fmt.Errorf("operator %d (%s): %w", j, op.Kind, err)
 		}
 		if err := checkOp(p, i, op, in); err != nil {
 			return fmt.Errorf("operator %d (%s): %w", j, op.Kind, err)

@@ -92,10 +92,10 @@ func (s *Update) query() *Select {
 }
 
 // assign makes the query of UPDATE give the table's columns as they are, and then as they become.
-func (s *Update) assign(a *analyzer, q *query, obj *Object) error {
+func (s *Update) assign(a *analyzer, q *changedRows, obj *Object) error {
 	n := len(obj.Columns)
 	become := slices.Clone(q.outs[:n])
-	b := a.binder(q.scope, "UPDATE")
+	b := a.binder(newScope(nil), "UPDATE")
 	set := map[string]bool{}
 	for i, c := range s.set {
 		at := obj.Columns.Index(c.name)
@@ -119,9 +119,8 @@ func (s *Update) assign(a *analyzer, q *query, obj *Object) error {
 		if err != nil {
 			return err
 		}
-		become[at] = output{name: c.name, node: value, pos: c.pos()}
+		become[at] = selected{name: c.name, node: value, pos: c.pos()}
 	}
 	q.outs = append(q.outs[:n:n], become...)
-	q.visible = len(q.outs)
 	return nil
 }

@@ -135,9 +135,10 @@ func (x *ProgressResponse) GetPartitions() []uint32 {
 
 type ScanRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Plan          []byte                 `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"` // plan.Marshal; its first stage is run
+	Plan          []byte                 `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"` // plan.Marshal
 	Partitions    []uint32               `protobuf:"varint,2,rep,packed,name=partitions,proto3" json:"partitions,omitempty"`
 	Tick          uint64                 `protobuf:"varint,3,opt,name=tick,proto3" json:"tick,omitempty"`
+	Stage         uint32                 `protobuf:"varint,4,opt,name=stage,proto3" json:"stage,omitempty"` // of the plan: which is run
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -189,6 +190,13 @@ func (x *ScanRequest) GetPartitions() []uint32 {
 func (x *ScanRequest) GetTick() uint64 {
 	if x != nil {
 		return x.Tick
+	}
+	return 0
+}
+
+func (x *ScanRequest) GetStage() uint32 {
+	if x != nil {
+		return x.Stage
 	}
 	return 0
 }
@@ -902,13 +910,14 @@ const file_millrace_internal_v1_query_proto_rawDesc = "" +
 	"\x04tick\x18\x01 \x01(\x04R\x04tick\x12\x1e\n" +
 	"\n" +
 	"partitions\x18\x02 \x03(\rR\n" +
-	"partitions\"U\n" +
+	"partitions\"k\n" +
 	"\vScanRequest\x12\x12\n" +
 	"\x04plan\x18\x01 \x01(\fR\x04plan\x12\x1e\n" +
 	"\n" +
 	"partitions\x18\x02 \x03(\rR\n" +
 	"partitions\x12\x12\n" +
-	"\x04tick\x18\x03 \x01(\x04R\x04tick\"$\n" +
+	"\x04tick\x18\x03 \x01(\x04R\x04tick\x12\x14\n" +
+	"\x05stage\x18\x04 \x01(\rR\x05stage\"$\n" +
 	"\fScanResponse\x12\x14\n" +
 	"\x05delta\x18\x01 \x01(\fR\x05delta\"c\n" +
 	"\x0eChangesRequest\x12\x12\n" +
