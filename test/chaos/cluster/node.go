@@ -162,7 +162,7 @@ func (n *Node) Kill() {
 // Term asks the process to end, and waits for it. A process that doesn't is killed, and the error says so.
 func (n *Node) Term() error {
 	n.mu.Lock()
-	cmd, exited := n.cmd, n.exited
+	cmd, exited, ready := n.cmd, n.exited, n.ready
 	n.wanted = false
 	n.mu.Unlock()
 	if cmd == nil {
@@ -177,6 +177,11 @@ func (n *Node) Term() error {
 		_ = cmd.Process.Signal(syscall.SIGQUIT) // its goroutines go to the log
 		<-exited
 		return fmt.Errorf("%s didn't end within %v of SIGTERM", n.Name, StartPatience)
+	}
+	select {
+	case <-ready:
+	default:
+		return nil // it may not have got as far as to take signals
 	}
 	if c := cmd.ProcessState.ExitCode(); c != 0 {
 		return fmt.Errorf("%s ended with exit code %d on SIGTERM; its log ends:\n%s", n.Name, c, n.LogTail(1500))
