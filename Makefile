@@ -13,6 +13,16 @@ test: build lint # everything that must pass
 	$(GO) test ./...
 	$(GO) test -race ./coordinator ./partition/... ./node ./client
 
+DURATION ?= 2m
+NODES ?= 3
+SEED ?= 0
+RUNS ?= 1
+FAULTS ?=
+
+.PHONY: chaos
+chaos: # disturb a cluster and check all it says; DURATION, NODES, SEED, RUNS, FAULTS=kill,cut,...
+	$(GO) run ./test/chaos -duration $(DURATION) -nodes $(NODES) -seed $(SEED) -runs $(RUNS) -faults "$(FAULTS)"
+
 .PHONY: lint
 lint: # formatting, vet, staticcheck
 	@test -z "$$(gofmt -l . | tee /dev/stderr)"
