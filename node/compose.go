@@ -126,6 +126,10 @@ func (n *Node) newRuntime() (*stage.Runtime, error) {
 	cfg.NodeID, cfg.Workers = n.id, runtime.GOMAXPROCS(0)
 	return stage.New(cfg, stage.Deps{
 		Store: n.stateStore, Logs: logReader{n.host}, Peers: n.peers, Logger: n.log.With("part", "views"),
+		Committed: func(p ids.PartitionID) (uint64, error) {
+			at, err := n.host.Committed(p)
+			return uint64(at), err
+		},
 	})
 }
 
@@ -149,7 +153,7 @@ func (r logReader) End(p ids.PartitionID, stream ids.StreamID) (start, end ids.O
 
 // closed passes on what the partitions closed.
 func (n *Node) closed(c partition.Closing) {
-	out := stage.Closing{Partition: c.Partition, Epoch: c.Epoch, Tick: c.Tick}
+	out := stage.Closing{Partition: c.Partition, Epoch: c.Epoch, Tick: c.Tick, End: uint64(c.End)}
 	if len(c.Data) > 0 {
 		out.Data = make([]stage.StreamTick, len(c.Data))
 		for i, d := range c.Data {

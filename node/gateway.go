@@ -46,22 +46,31 @@ func inputsOf(p *plan.Plan) []input {
 // layout is which node is asked for which partitions, and the newest tick that all of them can be read at.
 type layout struct {
 	tick  ids.Tick
+	alone bool // this node reads everything itself, as the others don't answer
 	nodes map[ids.NodeID][]ids.PartitionID
 }
 
 // readable finds the newest tick at which all inputs can be read in all partitions, waiting until it is at least
-// minTick, and who is to be asked. It doesn't wait where waiting is in vain: when no tick has come for maxStaleness.
+// minTick, and who is to be asked. When the primaries don't answer for a while, it takes what this node can read alone
+// while that is younger than maxStaleness; and it doesn't wait where waiting is in vain: when no tick has come for so long.
 func (n *Node) readable(ctx context.Context, inputs []input, minTick ids.Tick, maxStaleness time.Duration) (*layout, error) {
 	begun := time.Now()
 	for {
-		l, err := n.tryReadable(ctx, inputs, minTick)
-		if err == nil || !fault.Retryable(err) {
-			return l, err
-		}
-		if time.Since(begun) > staleGrace {
-			if serr := n.fresh(maxStaleness); serr != nil {
-				return nil, serr
+		if time.Since(begun) >= staleGrace || n.fresh(staleGrace) != nil {
+			l, err := n.readableHere(inputs, minTick, maxStaleness)
+			if err == nil {
+				return l, nil
 			}
+			if stale := n.fresh(maxStaleness); stale != nil {
+				return nil, fault.New(fault.Unavailable, "%v; %v", stale, err).WithReason(ReasonTooStale)
+			}
+		}
+		try, cancel := context.WithTimeout(ctx, staleGrace)
+		l, err := n.tryReadable(try, inputs, minTick)
+		late := try.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err == nil || !fault.Retryable(err) && !late {
+			return l, err
 		}
 		if werr := pause(ctx, retryPause); werr != nil {
 			return nil, fault.Wrap(fault.Unavailable, err, "no tick at or above %d can be read in all partitions within the time allowed", minTick).
@@ -149,7 +158,7 @@ func (n *Node) fresh(maxStaleness time.Duration) error {
 	_, at := n.coord.LastTick()
 	if age := time.Since(at); age > maxStaleness {
 		return fault.New(fault.Unavailable, "no tick came from the cluster's leader for %v, more than max_staleness (%v); ask another node",
-			age.Round(time.Second), maxStaleness).WithReason("TOO_STALE")
+			age.Round(time.Second), maxStaleness).WithReason(ReasonTooStale)
 	}
 	return nil
 }

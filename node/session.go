@@ -205,6 +205,9 @@ func (s *session) layout(ctx context.Context, p *plan.Plan) (*layout, error) {
 	} else if s.tx.status == txOpen {
 		s.tx.tick = l.tick
 	}
+	if l.alone {
+		return l, nil
+	}
 	return l, s.n.fresh(s.maxStaleness)
 }
 

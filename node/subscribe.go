@@ -40,6 +40,8 @@ type subscriber interface {
 func (n *Node) subscribe(ctx context.Context, view *sql.Object, after, minTick ids.Tick, to subscriber) error {
 	ctx, cancel := n.whileServing(ctx)
 	defer cancel()
+	ctx, release := n.whileFresh(ctx)
+	defer release()
 	if after == 0 {
 		tick, err := n.subscribeSnapshot(ctx, view, minTick, to)
 		if err != nil {
@@ -52,6 +54,9 @@ func (n *Node) subscribe(ctx context.Context, view *sql.Object, after, minTick i
 		err := n.subscribeOnce(ctx, view, out)
 		if n.serving.Err() != nil {
 			return stopping()
+		}
+		if cause := context.Cause(ctx); fault.Retryable(cause) {
+			return cause // cut off
 		}
 		if ctx.Err() != nil {
 			return fault.Wrap(fault.KindOfContext(ctx), ctx.Err(), "subscription to %q ended", view.Name)

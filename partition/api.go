@@ -72,6 +72,7 @@ type Closing struct {
 	Partition ids.PartitionID
 	Epoch     ids.Epoch
 	Tick      ids.Tick
+	End       LSN          // of the log then: whoever has it up to there, committed, has all that is stamped up to Tick
 	Data      []StreamTick // streams that got records since the partition's Closing before this one
 }
 

@@ -459,6 +459,21 @@ func (h *Host) Closed(p ids.PartitionID) (ids.Tick, bool) {
 	return ps.closed, ps.hasClosed && hd.r.role == RolePrimary
 }
 
+// Committed returns how far this node's log of a partition is known to be committed. It may be read up to there.
+// Errors as Read.
+func (h *Host) Committed(p ids.PartitionID) (LSN, error) {
+	hd := h.slot(p)
+	if hd == nil {
+		return 0, fault.New(fault.NotPrimary, "partition %d isn't on this node; retry", p)
+	}
+	hd.mu.Lock()
+	defer hd.mu.Unlock()
+	if err := hd.readable(); err != nil {
+		return 0, err
+	}
+	return hd.r.commit, nil
+}
+
 // Load returns how busy the log is.
 func (h *Host) Load() Load {
 	return Load{

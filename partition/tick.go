@@ -52,12 +52,13 @@ func (r *replica) closeTicks() {
 		return
 	}
 	ps.closed, ps.hasClosed = ps.closing[n-1].tick, true
+	end := ps.closing[n-1].end
 	if n == len(ps.closing) {
 		ps.closing = ps.closing[:0]
 	} else {
 		ps.closing = append(ps.closing[:0], ps.closing[n:]...)
 	}
-	r.fx.closings = append(r.fx.closings, Closing{Partition: r.id, Epoch: r.epoch(), Tick: ps.closed, Data: ps.takeData(ps.closed)})
+	r.fx.closings = append(r.fx.closings, Closing{Partition: r.id, Epoch: r.epoch(), Tick: ps.closed, End: end, Data: ps.takeData(ps.closed)})
 }
 
 // noteData remembers that a stream got records in a tick. Ticks don't fall.

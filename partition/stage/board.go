@@ -76,6 +76,13 @@ func (b *board) closeHere(c Closing) (before ids.Tick, first bool) {
 	return before, first
 }
 
+// lastHere returns the newest tick that this node's replica of a partition has closed, in whatever epoch.
+func (b *board) lastHere(p ids.PartitionID) ids.Tick {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.parts[p].here
+}
+
 // endHere is closedHere, with the end of the partition's log then.
 func (b *board) endHere(p ids.PartitionID, epoch ids.Epoch) (ids.Tick, uint64) {
 	b.mu.RLock()

@@ -336,7 +336,7 @@ func (c *testCluster) primary(p ids.PartitionID) *testNode {
 }
 
 // wait is how long a test waits for what must happen.
-const wait = 10 * time.Second
+const wait = 60 * time.Second
 
 // read returns a view's rows at a tick, from all partitions.
 func (c *testCluster) read(view ids.StreamID, tick ids.Tick, prefix ...record.Value) (map[string]int64, error) {

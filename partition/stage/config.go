@@ -162,4 +162,7 @@ type Deps struct {
 	Logs   LogReader
 	Peers  Peers
 	Logger *slog.Logger
+	// Committed tells how far this node's log of a partition, of which it needn't be the primary, is known to be
+	// committed, in the numbers of Closing.End. Nil: other replicas' logs aren't read here.
+	Committed func(p ids.PartitionID) (uint64, error)
 }

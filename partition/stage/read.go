@@ -114,9 +114,14 @@ func (rt *Runtime) BeginRead(ctx context.Context, view ids.StreamID, parts []ids
 // Weights is nil when all are 1. prefix, if any, is values of the leading key columns: only rows with these are read.
 // fn must not keep the delta. It waits for the tick.
 //
+// Where this node isn't the partition's primary, it reads what was shipped here, if that is the view at the tick.
+//
 // Errors: as BeginRead; NotFound with reason TICK_NOT_RETAINED when the tick lies too far back; those of fn.
 func (rt *Runtime) Read(ctx context.Context, view ids.StreamID, p ids.PartitionID, tick ids.Tick, prefix []record.Value, fn func(*record.Delta) error) error {
 	t, err := rt.find(view, p)
+	if fault.KindOf(err) == fault.NotPrimary {
+		return rt.readShipped(ctx, view, p, tick, prefix, fn, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,8 @@ type Runtime struct {
 	peers Peers
 	log   *slog.Logger
 
+	committed func(ids.PartitionID) (uint64, error) // see Deps
+
 	ctx    context.Context // ends when the runtime stops
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup // goroutines besides the workers
@@ -83,7 +85,7 @@ func New(cfg Config, d Deps) (*Runtime, error) {
 		return nil, fault.New(fault.Invalid, "stage: Store, Logs, Peers and Logger must be given")
 	}
 	rt := &Runtime{
-		cfg: cfg, store: d.Store, logs: d.Logs, peers: d.Peers, log: d.Logger.With("part", "stage"),
+		cfg: cfg, store: d.Store, logs: d.Logs, peers: d.Peers, committed: d.Committed, log: d.Logger.With("part", "stage"),
 		sched: newScheduler(), board: newBoard(), look: make(chan struct{}, 1),
 		views: map[ids.StreamID]*view{}, sources: map[viewPartition]*source{}, targets: map[viewPartition]*target{},
 		links: map[ids.NodeID]*link{}, held: map[ids.PartitionID]bool{},

@@ -18,6 +18,7 @@ import (
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
 	"github.com/millrace/millrace/proto/internalv1"
+	"github.com/millrace/millrace/record"
 	"github.com/millrace/millrace/storage"
 )
 
@@ -523,6 +524,12 @@ func shipAtRandom(t *testing.T, rng *rand.Rand) {
 			n.fs = n.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
 			c.start(n)
 			down = -1
+		case k > 8:
+			for id, v := range views {
+				if n := c.nodes[rng.IntN(3)]; n.stop != nil {
+					c.checkAlone(t, n, id, v, models[id])
+				}
+			}
 		case k == 6:
 			for id, v := range views {
 				c.check(id, v, models[id], c.tick)
@@ -549,6 +556,74 @@ func shipAtRandom(t *testing.T, rng *rand.Rand) {
 	if after := c.rawsAt(shipped); after != before {
 		t.Errorf("records that shipped state covers were looked into %d times after the failover", after-before)
 	}
+}
+
+// checkAlone reads a view on one node, without the others: it gives what the view was at the tick, or nothing at all.
+func (c *testCluster) checkAlone(t *testing.T, n *testNode, id ids.StreamID, v testView, m *model) (answered bool) {
+	t.Helper()
+	tick, err := n.rt.LocalTick(id, true)
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	for _, at := range []ids.Tick{tick, tick - 7000} {
+		got := map[string]int64{}
+		for p := range ids.PartitionID(len(c.state.Partitions)) {
+			if err == nil {
+				err = n.rt.Read(ctx, id, p, at, nil, func(d *record.Delta) error { addRows(got, d); return nil })
+			}
+		}
+		if err != nil && (fault.Retryable(err) || reasonOf(err) == ReasonTickNotRetained) {
+			return false // another copy has begun meanwhile, or it is too long ago
+		}
+		if want := v.naive(m, at); err != nil || !maps.Equal(got, want) {
+			t.Fatalf("%s alone has of %s at %d (of %d): %v\n  %s\nwant\n  %s", n.id, v.name, at, tick, err, show(got), show(want))
+		}
+	}
+	return true
+}
+
+// TestShipReads: what was shipped can be read, and while nothing changes at the newest tick.
+func TestShipReads(t *testing.T) {
+	c := newTestCluster(t, 3, 4, func(cfg *Config) { cfg.Ship.NoticeInterval = 2 * time.Millisecond })
+	rng := rand.New(rand.NewPCG(6, 1))
+	c.fill(rng, 5, 20)
+	views, models, lanes := shippedViews(c)
+	for range 20 {
+		c.fill(rng, 3, 20)
+		for id, v := range views {
+			c.checkAlone(t, c.nodes[rng.IntN(3)], id, v, models[id])
+		}
+	}
+	c.awaitShipped(t, lanes)
+	for range 3 {
+		c.closeTick(c.tick+10_000, []int{0, 1, 2, 3}) // nothing comes
+		for id, v := range views {
+			for _, n := range c.nodes {
+				eventually(t, "the newest tick can be read everywhere", func() bool {
+					tick, err := n.rt.LocalTick(id, true)
+					return err == nil && tick >= c.tick && c.checkAlone(t, n, id, v, models[id])
+				})
+			}
+		}
+	}
+	_, err := c.nodes[0].rt.LocalTick(999, true)
+	if reasonOf(err) != ReasonNotHeld {
+		t.Errorf("a view that isn't known: %v", err)
+	}
+	c.change(func(st *internalv1.ClusterState) {
+		st.Partitions[1].Epoch++
+		st.Partitions[1].Replicas = []string{"n1", "n2"}
+	})
+	if _, err := c.nodes[0].rt.LocalTick(100, true); reasonOf(err) != ReasonNotHeld {
+		t.Errorf("a node without a replica of each partition: %v", err)
+	}
+	tick := c.tick
+	eventually(t, "another node goes on", func() bool {
+		at, err := c.nodes[2].rt.LocalTick(100, true)
+		return err == nil && at >= tick
+	})
 }
 
 // sameRows compares the replicas' rows and state with the primaries'.
