@@ -17,7 +17,7 @@ var layers = []struct {
 }{
 	{0, "proto/"}, {0, "internal/"},
 	{1, "record"}, {1, "ring"}, {1, "storage"},
-	{2, "plan"},
+	{2, "plan"}, {2, "datagen"},
 	{3, "sql"}, {3, "dataflow"},
 	{4, "partition"}, {4, "coordinator"},
 	{5, "node"}, {5, "client"},

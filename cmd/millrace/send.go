@@ -30,6 +30,7 @@ type sendOptions struct {
 	compression string
 	batch       byteSize
 	linger      time.Duration
+	generate    generateOptions
 }
 
 func (a *app) sendCommand() *cobra.Command {
@@ -42,11 +43,15 @@ is acknowledged once it is on the disks of all in-sync replicas; send tries agai
 exactly once. Records of one key keep their order. A malformed line is reported and left out, the rest goes on.
 
 The last line on stdout says what was acknowledged; a later statement with "SET min_tick = T" sees all of it. Send exits
-with 1 and the numbers of the lines when anything was rejected or not acknowledged.`,
+with 1 and the numbers of the lines when anything was rejected or not acknowledged.
+
+--datagen makes the records instead: events of Nexmark, the benchmark of auctions and bids, of which the n-th is always the
+same. Of each event the columns that the stream has are sent.`,
 		Example: `  millrace send bids bids.jsonl
   millrace send bids bids.csv.gz
   tail -F app.log.json | millrace send logs - --rate 1000
-  millrace send bids bids.jsonl --json --compression zstd`,
+  millrace send bids bids.jsonl --json --compression zstd
+  millrace send bid --datagen nexmark:bid --events 1000000`,
 		Args: cobra.RangeArgs(1, 2),
 	}
 	addr := addrFlag(c)
@@ -58,10 +63,17 @@ with 1 and the numbers of the lines when anything was rejected or not acknowledg
 	f.StringVar(&o.compression, "compression", "s2", "of what goes to the stream: none, s2 or zstd")
 	f.Var(&o.batch, "batch-bytes", "uncompressed size of a full batch")
 	f.DurationVar(&o.linger, "linger", 5*time.Millisecond, "longest time that a record waits for its batch to fill")
+	f.StringVar(&o.generate.what, "datagen", "", "make events instead of reading: nexmark, nexmark:person, nexmark:auction or nexmark:bid")
+	f.Int64Var(&o.generate.events, "events", 1_000_000, "with --datagen: how many events, of all kinds, from which those of the kind are sent")
+	f.Int64Var(&o.generate.first, "first", 0, "with --datagen: number of the first event")
+	f.Int64Var(&o.generate.rate, "event-rate", 10_000, "with --datagen: events a second of event time")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		path := "-"
 		if len(args) == 2 {
 			path = args[1]
+		}
+		if err := o.generate.validate(len(args) == 2); err != nil {
+			return err
 		}
 		return a.send(c.Context(), *addr, args[0], path, o)
 	}
@@ -106,9 +118,11 @@ func (a *app) send(ctx context.Context, addr []string, stream, path string, o se
 	if err := o.validate(); err != nil {
 		return err
 	}
-	in, err := a.openInput(path)
-	if err != nil {
-		return err
+	in := &input{name: o.generate.what, regular: true, size: o.generate.events, raw: &countingReader{}}
+	if o.generate.what == "" {
+		if in, err = a.openInput(path); err != nil {
+			return err
+		}
 	}
 	defer in.close()
 	cl, err := connect(ctx, addr)
@@ -130,13 +144,19 @@ func (a *app) send(ctx context.Context, addr []string, stream, path string, o se
 		return err
 	}
 	defer s.p.Abort()
-	if in.regular {
+	switch {
+	case o.generate.what != "":
+		s.src, err = o.generate.source(info.Stream, in.raw)
+	case in.regular:
 		in.start(whole) // when the cluster takes no more, the rest is counted
-	} else {
+	default:
 		in.start(ctx)
 	}
-	s.lines = newLineReader(in.src, info.MaxRecordBytes)
-	if s.src, err = newLineSource(format, s.lines, info.Stream, s.warn); err != nil {
+	if s.src == nil && err == nil {
+		s.lines = newLineReader(in.src, info.MaxRecordBytes)
+		s.src, err = newLineSource(format, s.lines, info.Stream, s.warn)
+	}
+	if err != nil {
 		return err
 	}
 	return s.run(ctx)

@@ -55,7 +55,7 @@ func (s *sending) bar() func(final bool) {
 	}
 	bar := progressbar.NewOptions64(size,
 		progressbar.OptionSetWriter(s.app.stderr),
-		progressbar.OptionShowBytes(true),
+		progressbar.OptionShowBytes(s.o.generate.what == ""),
 		progressbar.OptionSetWidth(30),
 		progressbar.OptionThrottle(reportInterval/2),
 		progressbar.OptionClearOnFinish(),
