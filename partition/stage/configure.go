@@ -241,11 +241,12 @@ func (rt *Runtime) addGroups(v *view, fresh []*target, durable bool) {
 		return
 	}
 	if sources := v.sourcesOf(fresh[0].p); len(sources) == v.partitions {
+		durable = durable && !slices.ContainsFunc(fresh, func(t *target) bool { return rt.followed(t.p) })
 		rt.groups = append(rt.groups, newGroup(rt, v, sources, fresh, durable))
 		return
 	}
 	for _, t := range fresh {
-		rt.groups = append(rt.groups, newGroup(rt, v, v.sourcesOf(t.p), []*target{t}, durable))
+		rt.groups = append(rt.groups, newGroup(rt, v, v.sourcesOf(t.p), []*target{t}, durable && !rt.followed(t.p)))
 	}
 }
 

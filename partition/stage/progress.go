@@ -69,7 +69,7 @@ func loadTarget(rt *Runtime, v *view, p ids.PartitionID) (*target, error) {
 	}
 	t.loaded = t.cut
 	t.loaded.positions = append([]position(nil), t.cut.positions...)
-	t.saved = t.loaded
+	t.saved, t.savedAt = t.loaded, t.applied
 	t.bulk.Store(t.done < v.created)
 	return t, nil
 }

@@ -274,25 +274,26 @@ func (rt *Runtime) sourceFor(v ids.StreamID, p ids.PartitionID, epoch ids.Epoch)
 	return s, nil
 }
 
-// makeDurable lets logs be truncated: what is stored now survives a crash afterwards, so nobody will ask for what lies
-// below the stored positions.
+// makeDurable lets logs be truncated: what is stored now survives a crash afterwards, and once the other replicas have it
+// too, nobody will ask for what lies below the stored positions.
 func (rt *Runtime) makeDurable() {
 	inv := rt.all.Load()
 	retained := false
-	for _, g := range inv.groups {
-		retained = retained || g.view.stream.RetentionUs > 0 || g.view.stream.RetentionBytes > 0
+	for _, v := range inv.views {
+		retained = retained || v.stream != nil && (v.stream.RetentionUs > 0 || v.stream.RetentionBytes > 0)
 	}
 	if !retained {
 		return
 	}
-	saved := make([][]cut, len(inv.groups))
+	marks := rt.ship.in.marks()
+	saved := make([][]heldCut, len(inv.groups))
 	for i, g := range inv.groups {
 		g.mu.Lock()
 		targets := g.targets // never changed in place
 		g.mu.Unlock()
 		for _, t := range targets {
 			t.mu.Lock()
-			saved[i] = append(saved[i], t.saved)
+			saved[i] = append(saved[i], heldCut{t, t.savedAt, t.saved, time.Now()})
 			t.mu.Unlock()
 		}
 	}
@@ -300,11 +301,14 @@ func (rt *Runtime) makeDurable() {
 		rt.log.Warn("the state store can't be flushed; logs are kept until it can", "error", err)
 		return
 	}
+	rt.ship.in.flushed(marks)
 	for i, g := range inv.groups {
 		if len(saved[i]) == 0 {
 			continue
 		}
-		g.setDurable(lowest(saved[i], len(g.sources)))
+		if c, ok := rt.ship.released(saved[i], len(g.sources)); ok {
+			g.setDurable(c)
+		}
 	}
 }
 

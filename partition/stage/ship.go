@@ -112,6 +112,11 @@ type lane struct {
 	head     mark // of what is stored here; tick 0: nothing that is shipped
 	ring     []laneBatch
 	first    uint64 // number of ring[0]
+
+	// used by makeDurable alone
+	held  heldCut // waits for the replicas
+	freed cut     // what they have, once free
+	free  bool
 }
 
 // laneBatch is what one flush has committed.

@@ -637,3 +637,77 @@ func (c *testCluster) sameRows(t *testing.T, lanes []laneKey, views map[ids.Stre
 		}
 	}
 }
+
+// retainedCluster is a cluster whose stream has a retention, which truncates as far as the views allow.
+func retainedCluster(t *testing.T, patience time.Duration) *testCluster {
+	c := newTestCluster(t, 2, 2, func(cfg *Config) {
+		cfg.DurableInterval, cfg.FlushInterval, cfg.Ship.Patience = 5*time.Millisecond, time.Millisecond, patience
+	})
+	def := streamDef()
+	def.RetentionBytes = 1
+	c.change(func(st *internalv1.ClusterState) {
+		st.Streams = []*internalv1.StreamDef{{Stream: def, CreatedTick: uint64(streamCreated)}}
+	})
+	return c
+}
+
+// rises waits until both logs may be truncated above what they are now, and does it.
+func (c *testCluster) rises(t *testing.T, rng *rand.Rand) {
+	t.Helper()
+	for p := range ids.PartitionID(2) {
+		eventually(t, "the low water rises", func() bool {
+			c.fill(rng, 1, 3)
+			low, _ := c.primary(p).rt.LowWater(testStream, p)
+			if low <= c.logs.start[p] {
+				return false
+			}
+			c.logs.truncate(p, low)
+			return true
+		})
+	}
+}
+
+// TestShipLowWater: logs are kept as far back as a replica that is behind needs them, should it become the primary.
+func TestShipLowWater(t *testing.T) {
+	c := retainedCluster(t, time.Hour)
+	rng := rand.New(rand.NewPCG(7, 1))
+	v := perKey()
+	m := c.createView(100, v, false)
+	c.fill(rng, 10, 20)
+	c.rises(t, rng)
+	c.loses(1)
+	for range 30 {
+		c.fill(rng, 3, 20)
+		c.check(100, v, m, c.tick)
+		for p := range ids.PartitionID(2) {
+			low, _ := c.primary(p).rt.LowWater(testStream, p)
+			c.logs.truncate(p, low)
+		}
+	}
+	c.stop(c.nodes[0]) // the other one has only what it had
+	c.start(c.nodes[1])
+	c.change(func(st *internalv1.ClusterState) {
+		for _, p := range st.Partitions {
+			p.Epoch++
+			p.Primary = "n1"
+		}
+	})
+	c.fill(rng, 2, 20)
+	c.check(100, v, m, c.tick)
+}
+
+// TestShipDeadReplica: a replica that doesn't come back doesn't hold logs for ever.
+func TestShipDeadReplica(t *testing.T) {
+	c := retainedCluster(t, 50*time.Millisecond)
+	rng := rand.New(rand.NewPCG(8, 1))
+	v := perKey()
+	m := c.createView(100, v, false)
+	c.fill(rng, 10, 20)
+	c.rises(t, rng)
+	c.loses(1)
+	for range 3 {
+		c.fill(rng, 5, 20)
+		c.rises(t, rng)
+	}
+	c.check(100, v, m, c.tick)
+}

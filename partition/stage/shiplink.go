@@ -36,10 +36,13 @@ type wantedLane struct {
 
 // shipped is what is known of a replica's copy of a lane.
 type shipped struct {
-	follows   bool     // it has all that was sent, and only what is flushed next is missing
-	tick      ids.Tick // it has the state at this tick
-	durable   ids.Tick // and this one survives a crash of it
-	sinceThen time.Time
+	follows  bool      // it has all that was sent, and only what is flushed next is missing
+	tick     ids.Tick  // it has the state at this tick
+	asked    bool      // base is known
+	base     ids.Tick  // what it has up to here isn't by this primary, whose positions may be others
+	durable  ids.Tick  // above base: the state at this tick survives a crash of it; 0: none
+	advanced time.Time // when durable last rose
+	hopeless bool      // it hasn't for long
 }
 
 func newShipLink(s *shipper, node ids.NodeID) *shipLink {
@@ -67,7 +70,7 @@ func (l *shipLink) want(lanes map[laneKey]wantedLane) {
 	}
 	for k := range lanes {
 		if l.replica[k] == nil {
-			l.replica[k] = &shipped{sinceThen: time.Now()}
+			l.replica[k] = &shipped{advanced: time.Now()}
 		}
 	}
 	l.mu.Unlock()

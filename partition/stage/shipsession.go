@@ -255,8 +255,8 @@ func (o *shipSession) answered(resp *internalv1.ShipResponse, now time.Time) {
 		}
 		o.link.note(out.key, func(r *shipped) {
 			r.tick = max(r.tick, ids.Tick(d.Tick))
-			if t := ids.Tick(d.Durable); t > r.durable {
-				r.durable, r.sinceThen = t, now
+			if t := ids.Tick(d.Durable); t > max(r.durable, r.base) {
+				r.durable, r.advanced, r.hopeless = t, now, false
 			}
 		})
 	}
@@ -276,6 +276,11 @@ func (o *shipSession) answered(resp *internalv1.ShipResponse, now time.Time) {
 // begin decides how a lane goes on from what the replica has.
 func (o *shipSession) begin(out *outLane, m mark, now time.Time) {
 	out.there, out.refusals = m, 0
+	o.link.note(out.key, func(r *shipped) {
+		if !r.asked {
+			r.asked, r.base = true, m.tick
+		}
+	})
 	l := out.lane
 	l.mu.Lock()
 	i := sort.Search(len(l.ring), func(i int) bool { return l.ring[i].to > m.tick })
@@ -332,6 +337,7 @@ func (o *shipSession) beginCopy(now time.Time) {
 			continue
 		}
 		out.phase, out.there, o.copying = outCopies, mark{copying: true}, out
+		o.link.note(out.key, func(r *shipped) { r.base = 0 })
 		o.s.counts.copies.Add(1)
 		o.ask(out)
 		return

@@ -48,9 +48,10 @@ type target struct {
 	cut       cut       // to be stored: not after applied
 	dirtyFrom time.Time // since when something isn't stored; zero: all is
 	flushTook time.Duration
-	accounted int    // dirty bytes told to the runtime
-	warm      bool   // counted among the targets that have a cache
-	saved     cut    // as stored last
+	accounted int  // dirty bytes told to the runtime
+	warm      bool // counted among the targets that have a cache
+	saved     cut  // as stored last
+	savedAt   ids.Tick
 	arrivals  uint64 // of the group, when the positions were stored
 	snap      *sharedSnapshot
 	closed    bool
@@ -377,7 +378,7 @@ func (t *target) flush() error {
 	t.deltas.forget(t.rt.share(t.rt.cfg.RecentBytes))
 	t.rt.dirty.Add(int64(-t.accounted))
 	t.accounted, t.dirtyFrom, t.flushTook = 0, time.Time{}, time.Since(began)
-	t.saved = t.cut
+	t.saved, t.savedAt = t.cut, t.applied
 	t.saved.positions = append([]position(nil), t.cut.positions...)
 	return nil
 }
