@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 )
 
 // pgConnect connects to a node as a client of PostgreSQL.
@@ -149,6 +150,29 @@ func checkPortal(t *testing.T, s *server) {
 	}
 	if seen != 10_000 {
 		t.Errorf("%d rows", seen)
+	}
+	// To the protocol a cursor is a portal of its name, as psycopg's server-side cursors want it.
+	front := c.PgConn().Frontend()
+	front.Send(&pgproto3.Describe{ObjectType: 'P', Name: "c"})
+	front.Send(&pgproto3.Sync{})
+	if err := front.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	described := false
+	for ready := false; !ready; {
+		m, err := front.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch m.(type) {
+		case *pgproto3.RowDescription:
+			described = true
+		case *pgproto3.ReadyForQuery:
+			ready = true
+		}
+	}
+	if !described {
+		t.Error("a cursor can't be described as a portal")
 	}
 	pgExec(t, c, "CLOSE c")
 	pgExec(t, c, "COMMIT")

@@ -113,8 +113,12 @@ func (c *conn) describe(m *pgproto3.Describe) error {
 	return nil
 }
 
+// portal finds a portal; a cursor is one by its name.
 func (c *conn) portal(name string) (*portal, error) {
 	p := c.portals[name]
+	if p == nil {
+		p = c.cursors[name]
+	}
 	if p == nil {
 		return nil, fault.SQL(fault.NotFound, "34000", "portal %q does not exist", name)
 	}
