@@ -35,6 +35,7 @@ func (c *Coordinator) nodeReport() *internalv1.NodeReport {
 	for _, p := range load.Progress {
 		r.Progress = append(r.Progress, &internalv1.ReplicaProgress{
 			Partition: uint32(p.Partition), Node: string(p.Node), DoneBytes: p.Done, TotalBytes: p.Total,
+			ViewsBehind: p.ViewsBehind,
 		})
 	}
 	return r

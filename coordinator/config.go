@@ -98,6 +98,7 @@ type MoveConfig struct {
 	QuickCopy     time.Duration // a copy that takes longer ends the haste
 	Handovers     int           // at once, in the whole cluster
 	HandoverLimit time.Duration // a handover that takes longer is called off
+	ViewsLimit    time.Duration // how long a handover waits until its target has the views' state; 0: it doesn't
 	Interval      time.Duration // between looks at what to do, beside every change
 }
 
@@ -122,7 +123,7 @@ func DefaultConfig() Config {
 			Refusals: 2, RefusedFor: 40 * time.Millisecond, DownAfter: 2 * time.Second, NoReportAfter: 10 * time.Second,
 			StartGrace: 5 * time.Second, DeadAfter: 3 * time.Second, DeadAnyway: 15 * time.Second, ReplaceAfter: 30 * time.Second,
 		},
-		Moves: MoveConfig{CopiesPerNode: 1, QuickCopies: 8, QuickCopy: time.Second, Handovers: 2, HandoverLimit: 10 * time.Second, Interval: 250 * time.Millisecond},
+		Moves: MoveConfig{CopiesPerNode: 1, QuickCopies: 8, QuickCopy: time.Second, Handovers: 2, HandoverLimit: 10 * time.Second, ViewsLimit: time.Minute, Interval: 250 * time.Millisecond},
 	}
 }
 

@@ -46,6 +46,7 @@ type Progress struct {
 	Partition   ids.PartitionID
 	Node        ids.NodeID
 	Done, Total uint64
+	ViewsBehind bool // it lacks the state of a view
 }
 
 // Coordinator is a node's part in the coordination of its cluster. Its methods may be called from any goroutine.

@@ -38,11 +38,12 @@ type planner struct {
 	desired   [][]string
 	handovers map[uint32]time.Time // when those under way were first seen
 	copies    map[progressKey]time.Time
-	haste     map[string]int // by node: how many copies it may make at once, when more than the setting
+	awaited   map[progressKey]time.Time // replicas that get the state of views before they become the primary
+	haste     map[string]int            // by node: how many copies it may make at once, when more than the setting
 }
 
 func newPlanner(cfg MoveConfig, assign func([]ring.Node, int, int) [][]ids.NodeID) planner {
-	return planner{cfg: cfg, assign: assign, handovers: map[uint32]time.Time{}, copies: map[progressKey]time.Time{}, haste: map[string]int{}}
+	return planner{cfg: cfg, assign: assign, handovers: map[uint32]time.Time{}, copies: map[progressKey]time.Time{}, awaited: map[progressKey]time.Time{}, haste: map[string]int{}}
 }
 
 // want is the replica sets that the partitions should have, preferred primary first; nil when no member can hold any.
@@ -226,13 +227,30 @@ func (r *planRound) handOver(cfg *internalv1.PartitionConfig, want []string, nex
 		candidates, settled = want, true
 	}
 	for _, id := range candidates {
-		if settled && slices.Contains(cfg.InSync, id) && r.o.serves(id) {
+		if settled && slices.Contains(cfg.InSync, id) && r.o.serves(id) && !r.awaitViews(cfg, id) {
+			delete(r.awaited, progressKey{cfg.Id, id})
 			next.HandoverTo = id
 			r.handovers++
 			return true
 		}
 	}
 	return false
+}
+
+// awaitViews tells whether a handover waits until the replica has the views' state, which it would have to compute anew
+// otherwise; for a bounded time, as a move must end.
+func (r *planRound) awaitViews(cfg *internalv1.PartitionConfig, id string) bool {
+	key := progressKey{cfg.Id, id}
+	if !r.o.progress[key].GetViewsBehind() {
+		delete(r.awaited, key)
+		return false
+	}
+	began, ok := r.awaited[key]
+	if !ok {
+		began = r.o.now
+		r.awaited[key] = began
+	}
+	return r.o.now.Sub(began) < r.cfg.ViewsLimit
 }
 
 // dropSurplus removes replicas beyond the wanted ones, once these are all in sync. While some are missing it makes room

@@ -252,6 +252,38 @@ func TestCopiesThrottle(t *testing.T) {
 	}
 }
 
+// TestHandoverAwaitsViews: a replica gets the views' state before it becomes the primary, unless that takes too long.
+func TestHandoverAwaitsViews(t *testing.T) {
+	r := startMoves(t, 1, 2, newRand(t))
+	r.join("b")
+	r.rest()
+	p := r.st.Partitions[0]
+	want := slices.Clone(p.Replicas)
+	if want[0] == p.Primary {
+		slices.Reverse(want)
+	}
+	plan := func() []*internalv1.PartitionChange {
+		r.p.desired = [][]string{want}
+		return r.p.plan(r.st, r.o)
+	}
+	r.o.progress = map[progressKey]*internalv1.ReplicaProgress{{p.Id, want[0]}: {Partition: p.Id, Node: want[0], ViewsBehind: true}}
+	if ch := plan(); len(ch) != 0 {
+		t.Fatalf("the handover doesn't wait: %v", ch)
+	}
+	r.o.progress[progressKey{p.Id, want[0]}].ViewsBehind = false
+	if ch := plan(); len(ch) != 1 || ch[0].Config.HandoverTo != want[0] {
+		t.Fatalf("the handover doesn't come: %v", ch)
+	}
+	r.o.progress[progressKey{p.Id, want[0]}].ViewsBehind = true
+	if ch := plan(); len(ch) != 0 {
+		t.Fatalf("the next handover doesn't wait: %v", ch)
+	}
+	r.o.now = r.o.now.Add(DefaultConfig().Moves.ViewsLimit)
+	if ch := plan(); len(ch) != 1 || ch[0].Config.HandoverTo != want[0] {
+		t.Errorf("the handover waits for too long: %v", ch)
+	}
+}
+
 func TestHandoverCalledOff(t *testing.T) {
 	r := startMoves(t, 1, 2, newRand(t))
 	r.join("b")

@@ -124,6 +124,7 @@ func (n *Node) copyLimit(maxBatch int) *rate.Limiter {
 func (n *Node) newRuntime() (*stage.Runtime, error) {
 	cfg := stage.DefaultConfig()
 	cfg.NodeID, cfg.Workers = n.id, runtime.GOMAXPROCS(0)
+	cfg.Ship.BytesPerSecond = n.cfg.ShipRate
 	return stage.New(cfg, stage.Deps{
 		Store: n.stateStore, Logs: logReader{n.host}, Peers: n.peers, Logger: n.log.With("part", "views"),
 		Committed: func(p ids.PartitionID) (uint64, error) {
@@ -170,12 +171,28 @@ func (n *Node) load() coordinator.Load {
 	out := coordinator.Load{
 		Appends: l.Appends, PendingAppends: uint64(max(l.PendingAppends, 0)), PendingBytes: uint64(max(l.PendingBytes, 0)), CommitTime: l.CommitTime,
 	}
+	type replica struct {
+		p    ids.PartitionID
+		node ids.NodeID
+	}
+	behind := map[replica]bool{}
+	for _, s := range n.runtime.Shipped() {
+		if s.Behind {
+			behind[replica{s.Partition, s.Node}] = true
+		}
+	}
 	for _, r := range n.host.Status() {
 		for _, learner := range r.Learners {
+			key := replica{r.Partition, learner.Node}
 			out.Progress = append(out.Progress, coordinator.Progress{
 				Partition: r.Partition, Node: learner.Node, Done: uint64(max(learner.Done, 0)), Total: uint64(max(learner.Total, 0)),
+				ViewsBehind: behind[key],
 			})
+			delete(behind, key)
 		}
+	}
+	for key := range behind { // in sync, but for the views
+		out.Progress = append(out.Progress, coordinator.Progress{Partition: key.p, Node: key.node, ViewsBehind: true})
 	}
 	return out
 }

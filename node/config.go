@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/partition/stage"
 )
 
 // Config is a node's settings. DefaultConfig fills all but DataDir.
@@ -35,6 +36,7 @@ type Config struct {
 	StatementTimeout  time.Duration // how long a statement waits for its tick before it gives up
 	CopyRate          int64         // bytes per second that this node sends for copies at most; 0: no limit
 	CopiesPerNode     int           // partitions that a node copies at once; small ones may be up to eight
+	ShipRate          int64         // bytes a second of views' state that the node sends to other replicas
 	InFlightBytes     int64         // of appends that wait for the disk or replicas, on this node
 	ConnInFlightBytes int64         // of appends of one connection that wait for their acknowledgement
 	CacheBytes        int64         // block caches of both stores together
@@ -53,6 +55,7 @@ func DefaultConfig() Config {
 		Listen: "127.0.0.1:7070", Gossip: "127.0.0.1:7071", HTTP: "127.0.0.1:7080",
 		Partitions: 8, Replicas: 3,
 		MaxRecordBytes: 8 << 20, MaxMessageBytes: 16 << 20, MaxConnections: 10_000, MaxPGConnections: 10_000,
+		ShipRate:     stage.DefaultShipConfig().BytesPerSecond,
 		MaxStaleness: 10 * time.Second, StatementTimeout: 30 * time.Second,
 		CopyRate: 64 << 20, CopiesPerNode: 1,
 		InFlightBytes: 64 << 20, ConnInFlightBytes: 16 << 20, CacheBytes: 128 << 20,
@@ -96,6 +99,9 @@ func (c Config) Validate() error {
 	}
 	if c.Partitions < 1 || c.Partitions > 4096 {
 		return fault.New(fault.Invalid, "--partitions %d: use 1 to 4096", c.Partitions)
+	}
+	if c.ShipRate <= 0 {
+		return fault.New(fault.Invalid, "--ship-rate %d: give a positive number of bytes a second", c.ShipRate)
 	}
 	if c.Replicas < 1 || c.Replicas > 7 {
 		return fault.New(fault.Invalid, "--replicas %d: use 1 to 7", c.Replicas)

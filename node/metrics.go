@@ -54,13 +54,20 @@ var (
 	descViewRows   = desc("view_rows", "Rows of a view in the partitions here.", "view")
 	descViewErrors = desc("view_errors_total", "Expressions that failed in a view, in the partitions here.", "view")
 	descViewLate   = desc("view_late_total", "Late rows that a view dropped, in the partitions here.", "view")
+	descShipSent   = desc("ship_sent_bytes_total", "Bytes of views' state sent to other replicas.")
+	descShipCopied = desc("ship_copied_bytes_total", "Of these, bytes of copies for replicas that were too far behind.")
+	descShipTaken  = desc("ship_received_bytes_total", "Bytes of views' state taken from primaries.")
+	descShipLag    = desc("ship_lag_seconds", "By how much the state of the furthest replica that follows lies behind the stored one here.")
+	descShipBehind = desc("ship_replicas_behind", "Replicas of partitions whose primary is here that lack the state of some view.")
+	descShipKept   = desc("ship_backlog_bytes", "Bytes kept in memory for replicas that are behind.")
 	descViewState  = desc("view_state_bytes", "Bytes of a view's state in the partitions here.", "view")
 )
 
 // Describe implements prometheus.Collector.
 func (f *figures) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descTick, descLeader, descPartitions, descEndBytes, descRecords, descBytes,
-		descAppends, descRefused, descSyncs, descSyncTime, descDisk, descPending, descViewTick, descViewRows, descViewErrors, descViewLate, descViewState} {
+		descAppends, descRefused, descSyncs, descSyncTime, descDisk, descPending, descViewTick, descViewRows, descViewErrors, descViewLate, descViewState,
+		descShipSent, descShipCopied, descShipTaken, descShipLag, descShipBehind, descShipKept} {
 		ch <- d
 	}
 }
@@ -97,6 +104,13 @@ func (f *figures) Collect(ch chan<- prometheus.Metric) {
 	counter(descSyncTime, log.SyncTime.Seconds())
 	gauge(descDisk, float64(log.DiskBytes), "log")
 	gauge(descDisk, float64(n.stateStore.Metrics().DiskBytes), "state")
+	ship := n.runtime.ShipMetrics()
+	counter(descShipSent, float64(ship.SentBytes))
+	counter(descShipCopied, float64(ship.CopiedBytes))
+	counter(descShipTaken, float64(ship.ReceivedBytes))
+	gauge(descShipLag, ship.Lag.Seconds())
+	gauge(descShipBehind, float64(ship.Behind))
+	gauge(descShipKept, float64(ship.BacklogBytes))
 	f.catalogFigures(gauge, counter)
 }
 

@@ -2,6 +2,8 @@ package stage
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -144,6 +146,10 @@ type shipper struct {
 
 	paceMu sync.Mutex
 	paced  time.Time // when what was sent so far is paid for
+
+	statusMu sync.Mutex
+	status   []ShippedReplica
+	statusAt time.Time
 
 	counts shipCounts
 }
@@ -332,15 +338,15 @@ func (s *shipper) configure(st *internalv1.ClusterState) {
 
 // hot tells the links that a lane has something new.
 func (s *shipper) hot(k laneKey) {
-	s.mu.Lock()
-	links := make([]*shipLink, 0, 8)
-	for _, l := range s.links {
-		links = append(links, l)
-	}
-	s.mu.Unlock()
-	for _, l := range links {
+	for _, l := range s.allLinks() {
 		l.hot(k)
 	}
+}
+
+func (s *shipper) allLinks() []*shipLink {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.links))
 }
 
 // pause returns how long nothing may be sent, so that the rate is kept.

@@ -54,14 +54,8 @@ func (s *shipper) replicasHave(h *heldCut) bool {
 	if h.target == nil {
 		return false
 	}
-	s.mu.Lock()
-	links := make([]*shipLink, 0, len(s.links))
-	for _, l := range s.links {
-		links = append(links, l)
-	}
-	s.mu.Unlock()
 	all := true
-	for _, l := range links {
+	for _, l := range s.allLinks() {
 		l.note(laneOf(h.target), func(r *shipped) {
 			switch {
 			case r.durable >= h.tick || r.hopeless:

@@ -1345,6 +1345,7 @@ type ReplicaProgress struct {
 	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"` // the learner
 	DoneBytes     uint64                 `protobuf:"varint,3,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
 	TotalBytes    uint64                 `protobuf:"varint,4,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	ViewsBehind   bool                   `protobuf:"varint,5,opt,name=views_behind,json=viewsBehind,proto3" json:"views_behind,omitempty"` // it lacks the state of a view: as the primary it would compute it anew
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1405,6 +1406,13 @@ func (x *ReplicaProgress) GetTotalBytes() uint64 {
 		return x.TotalBytes
 	}
 	return 0
+}
+
+func (x *ReplicaProgress) GetViewsBehind() bool {
+	if x != nil {
+		return x.ViewsBehind
+	}
+	return false
 }
 
 type TickNotice struct {
@@ -2388,14 +2396,15 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\x06detail\x18\f \x01(\fR\x06detail\x12 \n" +
 	"\vincarnation\x18\r \x01(\tR\vincarnation\x12\x1d\n" +
 	"\n" +
-	"raft_index\x18\x0e \x01(\x04R\traftIndex\"\x83\x01\n" +
+	"raft_index\x18\x0e \x01(\x04R\traftIndex\"\xa6\x01\n" +
 	"\x0fReplicaProgress\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x1d\n" +
 	"\n" +
 	"done_bytes\x18\x03 \x01(\x04R\tdoneBytes\x12\x1f\n" +
 	"\vtotal_bytes\x18\x04 \x01(\x04R\n" +
-	"totalBytes\"S\n" +
+	"totalBytes\x12!\n" +
+	"\fviews_behind\x18\x05 \x01(\bR\vviewsBehind\"S\n" +
 	"\n" +
 	"TickNotice\x12\x12\n" +
 	"\x04tick\x18\x01 \x01(\x04R\x04tick\x12\x1d\n" +
