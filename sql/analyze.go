@@ -379,7 +379,7 @@ func (q *selection) orderBy(b *binder) error {
 // finish computes the output columns and applies DISTINCT.
 func (q *selection) finish() (*query, error) {
 	out := &query{at: q.s.at, limit: -1, sortPos: -1}
-	if len(q.s.orderBy) > 0 {
+	if len(q.s.orderBy) > 0 && len(q.s.on) == 0 { // DISTINCT ON has used the order itself
 		out.sortPos = q.s.orderBy[0].expr.pos()
 	}
 	ids := make([]int, len(q.outs))

@@ -36,14 +36,6 @@ type Select struct {
 	orderBy  []orderItem
 	limit    expr
 	offset   expr
-	asOf     *AsOf
-}
-
-// AsOf is the tick or time that a query reads at: AS OF TICK n, or AS OF TIMESTAMP '...'.
-type AsOf struct {
-	at
-	Tick   uint64 // 0: by time
-	Micros int64  // since the Unix epoch
 }
 
 // cteDef is one of WITH name [(columns)] AS (query), ...

@@ -8,9 +8,8 @@ import (
 // code that knows that tree.
 type converter struct {
 	src  *source
-	base int // where in the source the parsed part begins
-	to   int // and ends
-	tick *AsOf
+	base int          // where in the source the parsed part begins
+	to   int          // and ends
 	asOf map[int]expr // FOR SYSTEM_TIME AS OF, by the position of the relation's name
 }
 
@@ -32,11 +31,7 @@ func parseQuery(src *source, from, to int) (*Select, error) {
 	if s == nil {
 		return nil, src.fail(from, stateSyntax, "", "expected SELECT")
 	}
-	out, err := c.selectStmt(s, from, to)
-	if err == nil {
-		out.asOf = c.tick
-	}
-	return out, err
+	return c.selectStmt(s, from, to)
 }
 
 // parsePart lets PostgreSQL's parser read bytes from..to of the source, which are to be one statement.
@@ -45,7 +40,7 @@ func parsePart(src *source, from, to int) (*converter, *pgquery.Node, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c := &converter{src: src, base: from, to: to, tick: x.tick}
+	c := &converter{src: src, base: from, to: to}
 	tree, err := parseText(x.text)
 	if err != nil {
 		return nil, nil, src.grammar(err, from, to)

@@ -41,9 +41,6 @@ func (a *analyzer) planSelect(q *query) (*plan.Plan, error) {
 	return out, err
 }
 
-// AsOf returns the tick or time that the query reads at, nil for the newest.
-func (s *Select) AsOf() *AsOf { return s.asOf }
-
 func (q *query) names() []string {
 	out := make([]string, len(q.outs))
 	for i, o := range q.outs {

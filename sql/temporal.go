@@ -1,23 +1,20 @@
 package sql
 
 import (
-	"strconv"
 	"strings"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
 
 	"github.com/millrace/millrace/plan"
-	"github.com/millrace/millrace/record"
 )
 
-// PostgreSQL's grammar has neither FOR SYSTEM_TIME AS OF nor AS OF TICK. They are taken out of the text before it is
-// parsed, blanks in their place, so that every position stays what it was.
+// PostgreSQL's grammar has no FOR SYSTEM_TIME AS OF. It is taken out of the text before that is parsed, blanks in its
+// place, so that every position stays what it was.
 
 // extras is what was taken out of a part of the source.
 type extras struct {
 	text string       // the part, with blanks
 	asOf map[int]span // FOR SYSTEM_TIME AS OF expression, by the position of the relation's name
-	tick *AsOf
 }
 
 type span struct{ from, to int }
@@ -60,10 +57,7 @@ func takeExtras(src *source, from, to int) (*extras, error) {
 			}
 			x.asOf[c.tokens[begin-1].from] = e
 		case c.word(c.i) == "as" && c.word(c.i+1) == "of" && (c.word(c.i+2) == "tick" || strings.HasPrefix(c.word(c.i+2), "timestamp")):
-			c.i += 2
-			if err := x.takeTick(c); err != nil {
-				return nil, err
-			}
+			return nil, src.unsupported(c.pos(), "a statement reads the newest tick, at least min_tick", "AS OF TICK and AS OF TIMESTAMP are not supported")
 		default:
 			c.i++
 			continue
@@ -110,42 +104,6 @@ func (c *cursor) skipExpression() (span, error) {
 	return out, nil
 }
 
-// takeTick reads TICK n or TIMESTAMP '...'.
-func (x *extras) takeTick(c *cursor) error {
-	a := &AsOf{at: at(c.pos())}
-	byTick := c.word(c.i) == "tick"
-	c.i++
-	switch {
-	case c.done():
-		return c.expect("a tick or a time")
-	case byTick:
-		n, err := strconv.ParseUint(c.text(c.i), 10, 64)
-		if err != nil || n == 0 {
-			return c.src.fail(c.pos(), stateSyntax, "write AS OF TICK and a number", "%s is not a tick", shorten(c.text(c.i)))
-		}
-		a.Tick = n
-	default:
-		if c.tokens[c.i].tok != pgquery.Token_SCONST {
-			return c.expect("a time in quotes")
-		}
-		s, err := c.stringValue(c.tokens[c.i])
-		if err != nil {
-			return err
-		}
-		v, err := parseLiteral(c.src, c.pos(), record.TimestampTZ, s)
-		if err != nil {
-			return err
-		}
-		a.Micros = v.Int
-	}
-	c.i++
-	if x.tick != nil && (x.tick.Tick != a.Tick || x.tick.Micros != a.Micros) {
-		return c.src.unsupported(a.pos(), "a statement reads at one tick", "different AS OF in one statement are not supported")
-	}
-	x.tick = a
-	return nil
-}
-
 // parseExpression parses bytes from..to of the source as an expression.
 func parseExpression(src *source, s span) (expr, error) {
 	const prefix = "SELECT "
@@ -182,8 +140,14 @@ func (a *analyzer) temporal(f *fromItem, e *env, left, right *rel, lcols []scope
 }
 
 func (a *analyzer) temporalTime(f *fromItem, e *env, t *temporalRel, right *rel, lcols []scopeColumn) error {
-	if c, ok := f.right.asOf.(*call); ok && (c.name == "now" || c.name == "proctime" || c.name == "current_timestamp") && len(c.args) == 0 {
+	now := func() error {
+		if !a.live {
+			return a.src.unsupported(f.right.asOf.pos(), "make a view of it: an ad-hoc query knows the rows as they are now alone", "FOR SYSTEM_TIME AS OF the time of arrival in an ad-hoc query is not supported")
+		}
 		return nil
+	}
+	if c, ok := f.right.asOf.(*call); ok && (c.name == "now" || c.name == "proctime" || c.name == "current_timestamp") && len(c.args) == 0 {
+		return now()
 	}
 	s := newScope(lcols)
 	s.parent = e.scope
@@ -197,7 +161,7 @@ func (a *analyzer) temporalTime(f *fromItem, e *env, t *temporalRel, right *rel,
 	}
 	name := a.cols.of(n.col).name
 	if name == plan.ColTime || name == plan.ColTick {
-		return nil
+		return now()
 	}
 	if !a.cols.of(n.col).event {
 		return a.src.unsupported(n.pos, hint, "column %q as the time of FOR SYSTEM_TIME is not supported", name)

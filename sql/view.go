@@ -16,8 +16,6 @@ func PlanView(v *CreateView, c Catalog) (p *plan.Plan, dependsOn []uint64, err e
 		return nil, nil, err
 	}
 	switch {
-	case v.query.asOf != nil:
-		return nil, nil, v.src.unsupported(v.query.asOf.pos(), "use it when you read the view", "AS OF in a materialized view is not supported")
 	case len(a.used) == 0:
 		return nil, nil, v.src.unsupported(v.query.at, "", "a materialized view that reads nothing is not supported")
 	case q.sortPos >= 0 && !q.cut():

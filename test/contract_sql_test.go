@@ -159,6 +159,7 @@ func TestContractSQL(t *testing.T) {
 		fails(t, at, "INSERT INTO ins VALUES ('x')", "bigint", "1:25")
 		fails(t, at, "INSERT INTO parts VALUES (1)", "parts")
 	})
+	t.Run("joins and subqueries", func(t *testing.T) { relations(t, at) })
 	t.Run("limits", func(t *testing.T) { limits(t, at) })
 	t.Run("errors", func(t *testing.T) { failing(t, at) })
 	t.Run("late", func(t *testing.T) { late(t, at) })
@@ -171,7 +172,7 @@ func TestContractSQL(t *testing.T) {
 	})
 	t.Run("refused by name", func(t *testing.T) {
 		for statement, word := range map[string]string{
-			"SELECT * FROM types a JOIN types b ON true": "join", "UPDATE types SET n = 1": "UPDATE", "CREATE TABLE x (a INT)": "CREATE STREAM",
+			"SELECT * FROM types MATCH_RECOGNIZE (ORDER BY at)": "MATCH_RECOGNIZE", "UPDATE types SET n = 1": "only tables", "WITH RECURSIVE t AS (SELECT 1) SELECT * FROM t": "RECURSIVE",
 			"SELECT nope FROM types": "1:8", "SELECT * FROM typse": "types", "SELEC 1": "1:1", "SELECT 'open": "1:8", "SHOW nope": "nope", "SET nope = 1": "nope",
 		} {
 			fails(t, at, statement, word)
