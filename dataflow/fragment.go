@@ -238,6 +238,8 @@ func needOfOne(op *plan.Op, need, out []bool) bool {
 		for e := range op.Project.Exprs {
 			eachColumn(&op.Project.Exprs[e], mark)
 		}
+	case op.Kind == plan.OpUnnest && op.Unnest != nil:
+		needOfUnnest(op.Unnest, need, out, mark)
 	case op.Kind == plan.OpTumble && op.Tumble != nil:
 		copyNeed(need, out)
 		mark(op.Tumble.Time)
@@ -384,6 +386,8 @@ func (b *builder) build() (operator, error) {
 		return newUpsert(b)
 	case op.Kind == plan.OpJoin && op.Join != nil:
 		return newJoin(b)
+	case op.Kind == plan.OpUnnest && op.Unnest != nil:
+		return newUnnest(b)
 	case op.Kind == plan.OpTemporalJoin && op.TemporalJoin != nil:
 		return newTemporalJoin(b)
 	case op.Kind == plan.OpTopN && op.TopN != nil:

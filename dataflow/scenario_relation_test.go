@@ -14,10 +14,12 @@ import (
 //	set_op intersect|except [all]
 //	join KIND [left_keys=a,b right_keys=c,d] [left_expire=at[+1m]] [right_expire=...] [nulls_equal] [left_append_only] [...] [where EXPR]
 //	                            in EXPR the right input's columns are r_NAME
+//	unnest FUNCTION [outer] [ordinality] of ARG, ARG
 //	temporal_join inner|left left_keys=a right_keys=b [left_time=c right_time=d] [expire=e] [where EXPR]
 //	top_n row_number|rank|dense_rank [keys=a,b] [order=a:desc:nulls_first,b] [limit=N] [offset=N] [place] [append_only] [expire=at]
 func (s *scenario) relation(in record.Schema, op plan.Op, rest string) plan.Op {
 	rest, where, _ := strings.Cut(rest, " where ")
+	rest, list, _ := strings.Cut(rest, " of ")
 	words := strings.Fields(rest)
 	args := map[string]string{}
 	for _, w := range words {
@@ -35,6 +37,28 @@ func (s *scenario) relation(in record.Schema, op plan.Op, rest string) plan.Op {
 		op.SetOp = &plan.SetOp{Except: except, All: all}
 	case plan.OpJoin:
 		return s.join(in, op, words[0], args, where)
+	case plan.OpUnnest:
+		p := &plan.Unnest{Func: words[0]}
+		_, p.Outer = args["outer"]
+		_, p.Ordinality = args["ordinality"]
+		for _, text := range splitTop(list) {
+			p.Args = append(p.Args, s.expr(in, text))
+		}
+		op.Unnest = p
+		op.Schema = append(record.Schema{}, in...)
+		name := p.Func + "("
+		for i, a := range p.Args {
+			if i > 0 {
+				name += ", "
+			}
+			name += a.Type.String()
+		}
+		for _, t := range seriesOf[name+")"].columns {
+			op.Schema = append(op.Schema, record.Field{Name: "e", Type: t})
+		}
+		if p.Ordinality {
+			op.Schema = append(op.Schema, record.Field{Name: "ordinality", Type: record.BigInt})
+		}
 	case plan.OpTemporalJoin:
 		joined := s.join(in, op, words[0], args, where)
 		j, right := joined.Join, s.ops[op.Inputs[1]].Schema

@@ -223,7 +223,7 @@ func (s *scenario) op(line string) plan.Op {
 		op.EmitFinal = &plan.EmitFinal{WindowEnd: s.column(in, rest)}
 	case plan.OpSort:
 		op.Sort = s.sort(in, rest)
-	case plan.OpUpsert, plan.OpSetOp, plan.OpJoin, plan.OpTemporalJoin, plan.OpTopN:
+	case plan.OpUpsert, plan.OpSetOp, plan.OpJoin, plan.OpTemporalJoin, plan.OpTopN, plan.OpUnnest:
 		return s.relation(in, op, rest)
 	case plan.OpValues:
 		op.Inputs, op.Values, op.Schema = nil, &plan.Values{}, nil
