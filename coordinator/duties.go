@@ -263,6 +263,29 @@ func (l *leadership) successor(p *internalv1.PartitionConfig, o *outlook) *inter
 	return next
 }
 
+// replaceDamaged finds a new primary where the one that there is asks to be taken out of the in-sync set: its own copy is
+// damaged. The others take over as if it were down.
+func (l *leadership) replaceDamaged(changes []*internalv1.PartitionChange) error {
+	st := l.c.State()
+	for _, ch := range changes {
+		c := ch.Config
+		if c == nil || int(c.Id) >= len(st.Partitions) || len(c.InSync) == 0 || slices.Contains(c.InSync, c.Primary) ||
+			st.Partitions[c.Id].Primary != c.Primary {
+			continue
+		}
+		o := l.outlook()
+		o.down[c.Primary] = true
+		next := l.successor(st.Partitions[c.Id], o)
+		if next == nil {
+			return fault.New(fault.Unavailable, "partition %d: the copy of node %s is damaged, and no other in-sync replica is there to take over",
+				c.Id, l.name(c.Primary)).WithReason(ReasonLastInSync)
+		}
+		l.c.log.Warn("a partition's primary has a damaged copy; another takes over", "partition", c.Id, "from", l.name(c.Primary), "to", l.name(next.Primary))
+		ch.Config, ch.Failover = next, true
+	}
+	return nil
+}
+
 // change commits changes of partitions, some at a time. One that is refused is planned anew from the next state.
 func (l *leadership) change(changes []*internalv1.PartitionChange) error {
 	for some := range slices.Chunk(changes, stepsAtOnce) {

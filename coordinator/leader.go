@@ -162,6 +162,9 @@ func (l *leadership) propose(ctx context.Context, cmd *internalv1.Command) (*int
 		if err := l.checkJoins(s.SetPartition.Changes); err != nil {
 			return nil, err
 		}
+		if err := l.replaceDamaged(s.SetPartition.Changes); err != nil {
+			return nil, err
+		}
 	}
 	l.mu.Lock()
 	tick := l.oracle.last

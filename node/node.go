@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -100,16 +99,15 @@ func (n *Node) open() error {
 	if n.pgSocket, err = n.listenPG(); err != nil {
 		return err
 	}
-	options := storage.DefaultOptions()
-	options.Logger = n.log
-	options.CacheBytes = n.cfg.CacheBytes / 2
-	if n.logStore, err = storage.OpenLog(filepath.Join(n.cfg.DataDir, "log"), options); err != nil {
+	if err := n.openStores(); err != nil {
 		return err
 	}
-	if n.stateStore, err = storage.OpenState(filepath.Join(n.cfg.DataDir, "state"), options); err != nil {
+	if err := n.compose(); err != nil && fault.KindOf(err) == fault.Corrupted {
+		return n.damagedLog(err)
+	} else if err != nil {
 		return err
 	}
-	return n.compose()
+	return nil
 }
 
 // catalog returns the newest published state that this node has applied.
@@ -155,9 +153,10 @@ func (n *Node) run(ctx context.Context, ready func(Addresses) error) error {
 		}
 		return nil
 	})
-	g.Go(func() error { return n.coord.Run(gctx) })
+	g.Go(func() error { return n.coordinate(gctx) })
 	g.Go(func() error { return n.host.Run(gctx) })
 	g.Go(func() error { return n.runtime.Run(gctx) })
+	g.Go(func() error { return n.watchStores(gctx) })
 	g.Go(func() error {
 		select {
 		case err := <-n.fatal:
@@ -279,12 +278,7 @@ func (n *Node) close() error {
 	if n.peers != nil {
 		errs = append(errs, n.peers.Close())
 	}
-	if n.stateStore != nil {
-		errs = append(errs, n.stateStore.Close())
-	}
-	if n.logStore != nil {
-		errs = append(errs, n.logStore.Close())
-	}
+	errs = append(errs, n.closeStores())
 	return errors.Join(errs...)
 }
 

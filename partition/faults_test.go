@@ -25,7 +25,7 @@ type edit struct{ file, from, to string }
 
 var deliberateFaults = []deliberateFault{
 	{"fsync left out", nil, []string{"acknowledged", "in-sync", "logs-agree", "own-check", "contents"}},
-	{"primary outside the in-sync set", nil, []string{"own-check", "logs-agree", "in-sync"}},
+	{"primary outside the in-sync set", nil, []string{"own-check", "logs-agree", "in-sync", "acknowledged", "verdict"}},
 	{"tick before its index", nil, []string{"closed-ticks"}},
 	{"acknowledged before it is on disk", []edit{{
 		"follow.go", "uint64(min(r.agreed, r.durable)), r.probe",
@@ -78,11 +78,11 @@ var deliberateFaults = []deliberateFault{
 	{"a joining learner forgotten at a restart", []edit{{
 		"lead.go", "p.joining = !p.inSync && slices.Contains(r.hard.joining, node)",
 		`p.joining = !p.inSync && slices.Contains(r.hard.joining, node) && !mistake("a joining learner forgotten at a restart")`,
-	}}, []string{"own-check", "logs-agree", "in-sync"}},
+	}}, []string{"own-check", "logs-agree", "in-sync", "acknowledged", "verdict"}},
 	{"a learner proposed too early", []edit{{
 		"lead.go", "!p.confirmed || !r.primary.established || p.match < r.commit ||",
 		`(!p.confirmed || p.match < r.commit) && !mistake("a learner proposed too early") || !r.primary.established ||`,
-	}}, []string{"own-check", "logs-agree", "in-sync"}},
+	}}, []string{"own-check", "logs-agree", "in-sync", "acknowledged", "verdict"}},
 	{"an older configuration obeyed", []edit{{
 		"configure.go", "case epoch < r.epoch():", `case epoch < r.epoch() && !mistake("an older configuration obeyed"):`,
 	}}, []string{"one-primary", "logs-agree", "own-check", "in-sync"}},

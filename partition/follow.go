@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"slices"
 	"time"
 
 	"github.com/millrace/millrace/internal/fault"
@@ -51,6 +52,11 @@ func (r *replica) reply(kind internalv1.LogReplyKind) *internalv1.LogReply {
 
 // hear decides whether a message of a primary's term is taken, and follows that primary when it is new.
 func (r *replica) hear(from ids.NodeID, t term, termStart LSN) bool {
+	if cfg := r.cfg; r.role == RoleFailed && t.epoch == ids.Epoch(cfg.Epoch) && r.restart(cfg) {
+		r.cfg = cfg // a learner begins anew at once
+		r.noteMembers()
+		r.follow()
+	}
 	switch {
 	case r.role == RoleFailed:
 		m := r.reply(internalv1.LogReplyKind_LOG_REPLY_KIND_FAILED)
@@ -69,6 +75,9 @@ func (r *replica) hear(from ids.NodeID, t term, termStart LSN) bool {
 		r.stepDown(r.moved())
 		r.role = RoleNone // in sync or not: the configuration that says so is on its way
 	}
+	if t != r.hard.term && termStart-1 < r.commit && !r.ahead(t) {
+		return false
+	}
 	r.leader = from
 	if t == r.hard.term { // this node restarted
 		return true
@@ -83,6 +92,23 @@ func (r *replica) hear(from ids.NodeID, t term, termStart LSN) bool {
 		}
 		r.termOp = r.op // the answer waits for this write too: it mustn't come back after a crash
 	}
+	return true
+}
+
+// ahead decides what to do about a primary whose log ends before what is committed here. If this node is in sync, that
+// primary's disk has lost what it had acknowledged: it mustn't lead, and is told so. If this node is a learner, the cluster
+// has given up what it has, as an operator may: it begins anew. False: the message isn't taken.
+func (r *replica) ahead(t term) bool {
+	if t.epoch != ids.Epoch(r.cfg.Epoch) {
+		return false // the configuration that tells is on its way
+	}
+	if slices.Contains(r.cfg.InSync, string(r.self)) {
+		m := r.reply(internalv1.LogReplyKind_LOG_REPLY_KIND_LOST)
+		m.Term, m.Hint = t.proto(), uint64(r.commit) // the primary's own term, or it wouldn't listen
+		r.fx.replies = append(r.fx.replies, m)
+		return false
+	}
+	r.wipe(0, term{}, 0)
 	return true
 }
 

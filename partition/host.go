@@ -130,7 +130,9 @@ func (h *Host) countBoot() error {
 			return err
 		}
 	}
-	h.boot++
+	// At least the clock's seconds: a folder that was put back from a backup, and so has forgotten some starts, doesn't give
+	// a term out again.
+	h.boot = max(h.boot+1, uint64(max(h.cfg.Now().Unix(), 0)))
 	b := h.store.NewBatch()
 	defer b.Close()
 	b.Set(key, binary.LittleEndian.AppendUint64(nil, h.boot))

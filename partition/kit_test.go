@@ -398,10 +398,14 @@ func (f *fakeCoordinator) change(p ids.PartitionID, epoch ids.Epoch, fn func(*in
 
 func (f *fakeCoordinator) RemoveFromInSync(_ context.Context, p ids.PartitionID, epoch ids.Epoch, node ids.NodeID) error {
 	return f.change(p, epoch, func(cfg *internalv1.PartitionConfig) error {
-		if cfg.Primary == string(node) {
-			return fault.New(fault.Conflict, "%s is the primary", node)
+		rest := slices.DeleteFunc(slices.Clone(cfg.InSync), func(m string) bool { return m == string(node) })
+		if cfg.Primary == string(node) { // its copy is damaged: another takes over
+			if len(rest) == 0 {
+				return fault.New(fault.Unavailable, "nobody else is in sync")
+			}
+			cfg.Primary, cfg.InSync, cfg.HandoverTo = rest[0], rest, ""
+			return nil
 		}
-		rest := slices.DeleteFunc(cfg.InSync, func(m string) bool { return m == string(node) })
 		if len(rest) < min(3, len(cfg.Replicas))/2+1 {
 			return fault.New(fault.Conflict, "too few would be left")
 		}

@@ -271,6 +271,11 @@ func (r *replica) receiveReply(now time.Duration, from ids.NodeID, m *internalv1
 		if p.mode == modeProbing { // its node hasn't heard of it yet: elapse asks again
 			p.probeAt, p.probeSent = now, true
 		}
+	case internalv1.LogReplyKind_LOG_REPLY_KIND_LOST:
+		if p.inSync && LSN(m.Hint) >= r.primary.start {
+			r.fail(r.corrupt("this log ended at %d when its node started, and in-sync member %s has committed batches up to %d: "+
+				"the disk has lost what it had acknowledged", r.primary.start-1, from, m.Hint))
+		}
 	case internalv1.LogReplyKind_LOG_REPLY_KIND_FAILED:
 		r.setMode(p, modeDown)
 		if p.counts() {

@@ -355,3 +355,36 @@ func TestSettled(t *testing.T) {
 		return err == nil && e.Settled
 	})
 }
+
+// TestDiskThatForgets puts a primary back to an earlier state of its disk: the in-sync follower that has more committed
+// takes over, nothing acknowledged is lost, and the forgetful copy is made anew.
+func TestDiskThatForgets(t *testing.T) {
+	c := newCluster(t, 2, 1, nil).startAll()
+	for i := range 20 {
+		c.must(0, 1, batchOf(7, uint64(i+1), fmt.Sprint("early", i)))
+	}
+	first := c.primary(0)
+	earlier := first.fs.CrashClone(vfs.CrashCloneCfg{})
+	for i := range 20 {
+		c.must(0, 1, batchOf(7, uint64(i+21), fmt.Sprint("late", i)))
+	}
+	other := c.nodes["n1"]
+	if other == first {
+		other = c.nodes["n2"]
+	}
+	eventually(t, "the follower knows that all is committed", func() bool {
+		got, err := other.readAll(0, 1, 0)
+		return err == nil && len(got) == 40
+	})
+	c.crash(first.id, 0, randSource{1})
+	first.fs = earlier
+	c.start(first.id)
+	eventually(t, "the follower takes over", func() bool { return c.primary(0) == other })
+	eventually(t, "the other is whole again", func() bool {
+		got, err := first.readAll(0, 1, 0)
+		return err == nil && len(got) == 40 && slices.Contains(c.config(0).InSync, string(first.id))
+	})
+	if got, err := other.readAll(0, 1, 0); err != nil || len(got) != 40 {
+		t.Errorf("%d records: %v", len(got), err)
+	}
+}

@@ -40,6 +40,8 @@ type disk struct {
 	mu      sync.Mutex
 	names   map[string]bool // of the overlay
 
+	journals *journals // nil in a state store
+
 	syncs     atomic.Int64 // of the write-ahead log
 	syncNanos atomic.Int64
 }
@@ -107,6 +109,7 @@ func (d *disk) Create(name string, category vfs.DiskWriteCategory) (vfs.File, er
 				// it gets to the disk later.
 				d.freeze(syncDir(d.fs, d.fs.PathDir(name)))
 			}
+			d.listJournal(name)
 			return d.wrap(f, name), nil
 		}
 		d.freeze(err)
@@ -132,9 +135,11 @@ func (d *disk) createFrozen(name string, category vfs.DiskWriteCategory) (vfs.Fi
 }
 
 func (d *disk) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	d.unlistJournal(oldname)
 	if d.failed() == nil {
 		f, err := d.fs.ReuseForWrite(oldname, newname, category)
 		if err == nil {
+			d.listJournal(newname)
 			return d.wrap(f, newname), nil
 		}
 		d.freeze(err)
@@ -157,7 +162,27 @@ func (d *disk) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
 	if d.inOverlay(name) {
 		return d.overlay.Open(d.PathBase(name), opts...)
 	}
-	return d.fs.Open(name, opts...)
+	f, err := d.fs.Open(name, opts...)
+	if err == nil && isBlob(name) {
+		if err := checkBlob(f, name); err != nil {
+			return nil, err // whose value is in it is damaged; the rest of the store isn't
+		}
+	}
+	return f, err
+}
+
+// listJournal notes a file of the write-ahead log that was made.
+func (d *disk) listJournal(name string) {
+	if d.journals != nil && isWAL(name) && d.failed() == nil {
+		d.freeze(d.journals.add(name))
+	}
+}
+
+// unlistJournal notes that one is about to go.
+func (d *disk) unlistJournal(name string) {
+	if d.journals != nil && isWAL(name) && d.failed() == nil {
+		d.freeze(d.journals.remove(name))
+	}
 }
 
 func (d *disk) OpenDir(name string) (vfs.File, error) {
@@ -185,6 +210,7 @@ func (d *disk) Remove(name string) error {
 		delete(d.names, name)
 		return d.overlay.Remove(d.PathBase(name))
 	}
+	d.unlistJournal(name)
 	if d.failed() != nil {
 		return nil
 	}

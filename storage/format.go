@@ -117,31 +117,30 @@ func readLine(fs vfs.FS, name string) (string, error) {
 
 // writeLine puts the format file in place so that after a crash it is there as a whole or as it was.
 func writeLine(fs vfs.FS, dir, line string) error {
-	err := func() error {
-		temp := fs.PathJoin(dir, formatTemp)
-		f, err := fs.Create(temp, "millrace-format")
-		if err != nil {
-			return err
-		}
-		_, err = f.Write([]byte(line + "\n"))
-		if err == nil {
-			err = f.Sync()
-		}
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
-		if err == nil {
-			err = fs.Rename(temp, fs.PathJoin(dir, formatFile))
-		}
-		if err != nil {
-			return err
-		}
-		return syncDir(fs, dir)
-	}()
+	return classify(replaceFile(fs, dir, formatTemp, formatFile, line+"\n"), "write %s in %s", formatFile, dir)
+}
+
+// replaceFile writes a small file by way of a temporary one.
+func replaceFile(fs vfs.FS, dir, temp, name, text string) error {
+	temp = fs.PathJoin(dir, temp)
+	f, err := fs.Create(temp, "millrace-format")
 	if err != nil {
-		return classify(err, "write %s in %s", formatFile, dir)
+		return err
 	}
-	return nil
+	_, err = f.Write([]byte(text))
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = fs.Rename(temp, fs.PathJoin(dir, name))
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(fs, dir)
 }
 
 func syncDir(fs vfs.FS, dir string) error {

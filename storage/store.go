@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/millrace/millrace/internal/fault"
@@ -81,6 +82,11 @@ func open(kind, dir string, o Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if kind == kindLog {
+		if d.journals, err = openJournals(o.FS, dir); err != nil {
+			return nil, classify(err, "open the %s store in %s", kind, dir)
+		}
+	}
 	po, err := s.pebbleOptions(o)
 	if err != nil {
 		return nil, err
@@ -89,6 +95,8 @@ func open(kind, dir string, o Options) (_ *Store, err error) {
 	if s.db, err = pebble.Open(dir, po); err != nil {
 		if cause := d.failed(); cause != nil {
 			err = cause // the first error tells more than what followed from it
+		} else if oserror.IsNotExist(err) {
+			err = fault.Wrap(fault.Corrupted, err, "the %s store in %s has lost files", kind, dir).WithReason(ReasonCorrupted)
 		}
 		return nil, classify(err, "open the %s store in %s", kind, dir)
 	}
@@ -237,6 +245,9 @@ func (s *Store) doClose() error {
 	}
 	if e := s.db.Close(); err == nil {
 		err = e
+	}
+	if err == nil && s.disk.journals != nil && s.Healthy() == nil {
+		s.disk.freeze(s.disk.journals.finish())
 	}
 	if e := s.lock.Close(); err == nil {
 		err = e

@@ -30,6 +30,7 @@ const (
 	LogReplyKind_LOG_REPLY_KIND_STALE       LogReplyKind = 3 // knows a newer epoch, `term.epoch`
 	LogReplyKind_LOG_REPLY_KIND_MISSING     LogReplyKind = 4 // holds no such replica, or not yet
 	LogReplyKind_LOG_REPLY_KIND_FAILED      LogReplyKind = 5 // its copy is damaged
+	LogReplyKind_LOG_REPLY_KIND_LOST        LogReplyKind = 6 // it is in sync and has committed entries, up to `hint`, which the primary's log lacks
 )
 
 // Enum value maps for LogReplyKind.
@@ -41,6 +42,7 @@ var (
 		3: "LOG_REPLY_KIND_STALE",
 		4: "LOG_REPLY_KIND_MISSING",
 		5: "LOG_REPLY_KIND_FAILED",
+		6: "LOG_REPLY_KIND_LOST",
 	}
 	LogReplyKind_value = map[string]int32{
 		"LOG_REPLY_KIND_UNSPECIFIED": 0,
@@ -49,6 +51,7 @@ var (
 		"LOG_REPLY_KIND_STALE":       3,
 		"LOG_REPLY_KIND_MISSING":     4,
 		"LOG_REPLY_KIND_FAILED":      5,
+		"LOG_REPLY_KIND_LOST":        6,
 	}
 )
 
@@ -1148,14 +1151,15 @@ const file_millrace_internal_v1_replication_proto_rawDesc = "" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12:\n" +
 	"\tlast_term\x18\x03 \x01(\v2\x1d.millrace.internal.v1.LogTermR\blastTerm\x12\x12\n" +
 	"\x04last\x18\x04 \x01(\x04R\x04last\x12\x16\n" +
-	"\x06commit\x18\x05 \x01(\x04R\x06commit*\xb2\x01\n" +
+	"\x06commit\x18\x05 \x01(\x04R\x06commit*\xcb\x01\n" +
 	"\fLogReplyKind\x12\x1e\n" +
 	"\x1aLOG_REPLY_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12LOG_REPLY_KIND_ACK\x10\x01\x12\x19\n" +
 	"\x15LOG_REPLY_KIND_REJECT\x10\x02\x12\x18\n" +
 	"\x14LOG_REPLY_KIND_STALE\x10\x03\x12\x1a\n" +
 	"\x16LOG_REPLY_KIND_MISSING\x10\x04\x12\x19\n" +
-	"\x15LOG_REPLY_KIND_FAILED\x10\x052\xc7\x01\n" +
+	"\x15LOG_REPLY_KIND_FAILED\x10\x05\x12\x17\n" +
+	"\x13LOG_REPLY_KIND_LOST\x10\x062\xc7\x01\n" +
 	"\vReplication\x12`\n" +
 	"\tReplicate\x12&.millrace.internal.v1.ReplicateRequest\x1a'.millrace.internal.v1.ReplicateResponse(\x010\x01\x12V\n" +
 	"\aLogEnds\x12$.millrace.internal.v1.LogEndsRequest\x1a%.millrace.internal.v1.LogEndsResponseB/Z-github.com/millrace/millrace/proto/internalv1b\x06proto3"
