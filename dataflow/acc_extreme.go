@@ -39,12 +39,12 @@ func newExtremes(t record.Type, arg int, isMax bool) *extremes {
 
 func (e *extremes) grow(n int) {
 	e.seen = extend(e.seen, n)
-	switch e.typ {
-	case record.Double:
+	switch e.typ.Layout() {
+	case record.LayoutFloats:
 		e.floats = extend(e.floats, n)
-	case record.IntervalT:
+	case record.LayoutIntervals:
 		e.spans = extend(e.spans, n)
-	case record.Numeric, record.Text, record.Bytea:
+	case record.LayoutBytes:
 		e.spots = extend(e.spots, n)
 	default:
 		e.ints = extend(e.ints, n)
@@ -78,7 +78,7 @@ func (e *extremes) merge(slots []int32, in *record.Delta, at int) error {
 }
 
 func (e *extremes) take(slots []int32, c *record.Column, weights []int64) {
-	if c.Type == record.BigInt || c.Type == record.TimestampTZ {
+	if c.Type.Layout() == record.LayoutInts {
 		e.takeInts(slots, c, weights)
 		return
 	}
@@ -102,8 +102,8 @@ func (e *extremes) takeInts(slots []int32, c *record.Column, weights []int64) {
 
 // offer takes value i of c for slot s if it goes before what is there.
 func (e *extremes) offer(s int, c *record.Column, i int) {
-	switch e.typ {
-	case record.Boolean:
+	switch e.typ.Layout() {
+	case record.LayoutBools:
 		v := int64(0)
 		if c.Bools[i] {
 			v = 1
@@ -111,16 +111,16 @@ func (e *extremes) offer(s int, c *record.Column, i int) {
 		if !e.seen[s] || v != e.ints[s] && v > e.ints[s] == e.max {
 			e.ints[s] = v
 		}
-	case record.BigInt, record.TimestampTZ:
+	case record.LayoutInts:
 		if v := c.Ints[i]; !e.seen[s] || v != e.ints[s] && v > e.ints[s] == e.max {
 			e.ints[s] = v
 		}
-	case record.Double:
+	case record.LayoutFloats:
 		v := c.Floats[i]
 		if !e.seen[s] || e.before(record.CompareDouble(v, e.floats[s]), cmp.Compare(floatBits(v), floatBits(e.floats[s]))) {
 			e.floats[s] = v
 		}
-	case record.IntervalT:
+	case record.LayoutIntervals:
 		v := c.Intervals[i]
 		if !e.seen[s] || e.before(record.CompareInterval(v, e.spans[s]), compareSpanForm(v, e.spans[s])) {
 			e.spans[s] = v
@@ -149,8 +149,8 @@ func (e *extremes) offerBytes(s int, v []byte) {
 		old := e.bytes[p.at : p.at+p.n]
 		form := bytes.Compare(v, old)
 		value := form
-		if e.typ == record.Numeric {
-			value = record.CompareNumeric(v, old)
+		if e.typ == record.Numeric || e.typ.IsArray() {
+			value = record.Compare(record.Value{Type: e.typ, Bytes: v}, record.Value{Type: e.typ, Bytes: old})
 		}
 		if !e.before(value, form) {
 			return
@@ -191,14 +191,14 @@ func (e *extremes) appendTo(s int, out *record.Column) {
 		out.AppendNull()
 		return
 	}
-	switch e.typ {
-	case record.Boolean:
+	switch e.typ.Layout() {
+	case record.LayoutBools:
 		out.AppendBool(e.ints[s] != 0)
-	case record.BigInt, record.TimestampTZ:
+	case record.LayoutInts:
 		out.AppendInt(e.ints[s])
-	case record.Double:
+	case record.LayoutFloats:
 		out.AppendFloat(e.floats[s])
-	case record.IntervalT:
+	case record.LayoutIntervals:
 		out.AppendInterval(e.spans[s])
 	default:
 		out.AppendBytes(e.bytes[e.spots[s].at : e.spots[s].at+e.spots[s].n])
@@ -281,6 +281,9 @@ func appendForm(dst []byte, c *record.Column, i int) []byte {
 		dst = binary.BigEndian.AppendUint32(dst, uint32(v.Months)^1<<31)
 		dst = binary.BigEndian.AppendUint32(dst, uint32(v.Days)^1<<31)
 		return binary.BigEndian.AppendUint64(dst, uint64(v.Micros)^1<<63)
+	}
+	if c.Type.HasForms() {
+		return append(dst, c.At(i)...)
 	}
 	return dst
 }

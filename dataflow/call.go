@@ -342,4 +342,5 @@ func implementation(signature string) (impl, bool) {
 var implementations = []map[string]impl{
 	compareImpls, intImpls, floatImpls, numericImpls, extremeImpls,
 	textImpls, padImpls, likeImpls, bytesImpls, timeImpls, fieldImpls, formatImpls, jsonImpls,
+	dateImpls, zoneImpls, parseTimeImpls, arrayImpls, regexpImpls, hashImpls, jsonPathImpls,
 }

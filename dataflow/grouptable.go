@@ -123,7 +123,26 @@ func canonicalColumn(c, scratch *record.Column) *record.Column {
 	case record.IntervalT:
 		return canonicalIntervals(c, scratch)
 	}
+	if c.Type.HasForms() {
+		return canonicalArrays(c, scratch)
+	}
 	return c
+}
+
+// canonicalArrays returns c with the elements of its arrays in canonical form.
+func canonicalArrays(c, scratch *record.Column) *record.Column {
+	scratch.Type = c.Type
+	scratch.Reset()
+	var buf []byte
+	for i := range c.N {
+		if c.Null(i) {
+			scratch.AppendNull()
+			continue
+		}
+		buf = record.AppendNormalArray(buf[:0], c.Type, c.At(i))
+		scratch.AppendBytes(buf)
+	}
+	return scratch
 }
 
 // canonicalDoubles returns c without negative zeros.
@@ -176,28 +195,28 @@ func (t *groupTable) pack(n int) {
 	}
 	for k := range t.cols {
 		c, at := t.keys[k], t.cols[k].word
-		switch c.Type {
-		case record.BigInt, record.TimestampTZ:
+		switch c.Type.Layout() {
+		case record.LayoutInts:
 			for i, v := range c.Ints[:n] {
 				rw[i*stride+at] = uint64(v)
 			}
-		case record.Boolean:
+		case record.LayoutBools:
 			for i, v := range c.Bools[:n] {
 				rw[i*stride+at] = 0
 				if v {
 					rw[i*stride+at] = 1
 				}
 			}
-		case record.Double:
+		case record.LayoutFloats:
 			for i, v := range c.Floats[:n] {
 				rw[i*stride+at] = floatBits(v)
 			}
-		case record.IntervalT:
+		case record.LayoutIntervals:
 			for i, v := range c.Intervals[:n] {
 				rw[i*stride+at] = uint64(uint32(v.Months))<<32 | uint64(uint32(v.Days))
 				rw[i*stride+at+1] = uint64(v.Micros)
 			}
-		case record.Numeric, record.Text, record.Bytea, record.JSONB:
+		case record.LayoutBytes:
 			off := c.Offsets[:n+1]
 			for i := range n {
 				rw[i*stride+at] = uint64(off[i+1] - off[i])
@@ -269,14 +288,14 @@ func (t *groupTable) appendFixed(c *record.Column, k, s int) {
 		return
 	}
 	w := t.words[s*t.stride+t.cols[k].word]
-	switch c.Type {
-	case record.BigInt, record.TimestampTZ:
+	switch c.Type.Layout() {
+	case record.LayoutInts:
 		c.AppendInt(int64(w))
-	case record.Boolean:
+	case record.LayoutBools:
 		c.AppendBool(w != 0)
-	case record.Double:
+	case record.LayoutFloats:
 		c.AppendFloat(math.Float64frombits(w))
-	case record.IntervalT:
+	case record.LayoutIntervals:
 		micros := t.words[s*t.stride+t.cols[k].word+1]
 		c.AppendInterval(record.Interval{Months: int32(w >> 32), Days: int32(uint32(w)), Micros: int64(micros)})
 	}

@@ -134,7 +134,7 @@ func (t *groupTable) rehash(size int) {
 // assignSingle is assign for one column of one word.
 func (t *groupTable) assignSingle(n int) {
 	c := t.keys[0]
-	if c.Type == record.BigInt || c.Type == record.TimestampTZ {
+	if c.Type.Layout() == record.LayoutInts {
 		// The words are the values: read them where they are.
 		for i, v := range c.Ints[:n] {
 			t.rowHash[i] = mix(t.seed^uint64(v), mixA)

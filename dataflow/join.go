@@ -686,7 +686,7 @@ func (j *join) prepareSide(b *builder, s int, unique [2]bool) {
 			continue
 		}
 		switch k := slices.Index(side.keys, c); {
-		case k >= 0 && oneForm(schema[c].Type):
+		case k >= 0 && !schema[c].Type.HasForms():
 			side.ofKey = append(side.ofKey, [2]int{c, k})
 		case j.residual == nil || slices.Contains(j.reads, len(b.ins[0].schema)*s+c):
 			side.early = append(side.early, c)
@@ -703,13 +703,4 @@ func (j *join) prepareSide(b *builder, s int, unique [2]bool) {
 		side.old.isLate[c] = true
 	}
 	side.due = dueList{index: b.index, space: byte(3 + s), state: b.env.State}
-}
-
-// oneForm tells whether equal values of type t are the same value.
-func oneForm(t record.Type) bool {
-	switch t {
-	case record.Boolean, record.BigInt, record.Text, record.Bytea, record.TimestampTZ:
-		return true
-	}
-	return false
 }

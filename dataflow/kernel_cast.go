@@ -26,6 +26,8 @@ func castOf(from, to record.Type) (impl, bool) {
 		return toText(from), true
 	case from == record.Text:
 		return fromText(to), to != record.Unknown
+	case from.IsArray() && to.IsArray():
+		return castElements(from, to)
 	}
 	f, ok := castImpls[[2]record.Type{from, to}]
 	return f, ok
@@ -44,13 +46,23 @@ var castImpls = map[[2]record.Type]impl{
 		}
 		return 0
 	}),
-	{record.Double, record.BigInt}:  unary(getFloat, setInt, doubleToInt),
-	{record.Double, record.Numeric}: unaryBytes(getFloat, doubleToNumeric),
-	{record.Numeric, record.BigInt}: unary(getBytes, setInt, numericToInt),
-	{record.Numeric, record.Double}: unary(getBytes, setFloat, numericToDouble),
-	{record.JSONB, record.Boolean}:  fromJSON(setBool, record.Boolean, func(v []byte) (bool, error) { return v[0] == 't', nil }),
-	{record.JSONB, record.BigInt}:   fromJSON(setInt, record.BigInt, numericToInt),
-	{record.JSONB, record.Double}:   fromJSON(setFloat, record.Double, numericToDouble),
+	{record.Double, record.BigInt}:         unary(getFloat, setInt, doubleToInt),
+	{record.Double, record.Numeric}:        unaryBytes(getFloat, doubleToNumeric),
+	{record.Numeric, record.BigInt}:        unary(getBytes, setInt, numericToInt),
+	{record.Numeric, record.Double}:        unary(getBytes, setFloat, numericToDouble),
+	{record.Date, record.Timestamp}:        unary(getInt, setInt, func(d int64) (int64, error) { return timestampOf(d, 0) }),
+	{record.Date, record.TimestampTZ}:      unary(getInt, setInt, func(d int64) (int64, error) { return timestampOf(d, 0) }),
+	{record.Timestamp, record.TimestampTZ}: pure(getInt, setInt, func(t int64) int64 { return t }),
+	{record.TimestampTZ, record.Timestamp}: pure(getInt, setInt, func(t int64) int64 { return t }),
+	{record.Timestamp, record.Date}:        pure(getInt, setInt, func(t int64) int64 { return floorDiv(t, microsPerDay) }),
+	{record.TimestampTZ, record.Date}:      pure(getInt, setInt, func(t int64) int64 { return floorDiv(t, microsPerDay) }),
+	{record.Timestamp, record.Time}:        pure(getInt, setInt, func(t int64) int64 { return floorMod(t, microsPerDay) }),
+	{record.TimestampTZ, record.Time}:      pure(getInt, setInt, func(t int64) int64 { return floorMod(t, microsPerDay) }),
+	{record.Time, record.IntervalT}:        pure(getInt, setInterval, func(t int64) record.Interval { return record.Interval{Micros: t} }),
+	{record.IntervalT, record.Time}:        pure(getInterval, setInt, func(v record.Interval) int64 { return floorMod(v.Micros, microsPerDay) }),
+	{record.JSONB, record.Boolean}:         fromJSON(setBool, record.Boolean, func(v []byte) (bool, error) { return v[0] == 't', nil }),
+	{record.JSONB, record.BigInt}:          fromJSON(setInt, record.BigInt, numericToInt),
+	{record.JSONB, record.Double}:          fromJSON(setFloat, record.Double, numericToDouble),
 	{record.JSONB, record.Numeric}: unaryBytes(getBytes, func(dst, v []byte) ([]byte, error) {
 		if err := checkJSONKind(v, record.Numeric); err != nil {
 			return dst, err
@@ -79,7 +91,7 @@ func fromText(to record.Type) impl {
 		})
 	case record.BigInt:
 		return unary(getBytes, setInt, textToInt)
-	case record.TimestampTZ:
+	case record.TimestampTZ, record.Timestamp, record.Date, record.Time:
 		return unary(getBytes, setInt, func(b []byte) (int64, error) {
 			v, err := record.ParseText(to, string(b))
 			return v.Int, err
@@ -100,6 +112,44 @@ func fromText(to record.Type) impl {
 		return append(dst, v.Bytes...), err
 	})
 }
+
+// castElements casts an array's elements.
+func castElements(from, to record.Type) (impl, bool) {
+	f, ok := castOf(from.Elem(), to.Elem())
+	if !ok {
+		return impl{}, false
+	}
+	return impl{make: func() kernel {
+		elems := record.NewColumn(from.Elem(), 0)
+		inner := newCall(f, to.Elem(), []expression{&elementsOf{&elems}}, true, nil)
+		return eachBytes(func(c *call, dst []byte, i int) ([]byte, error) {
+			elems.Reset()
+			if err := record.DecodeArray(bytesArg(c, 0, i), &elems); err != nil {
+				return dst, err
+			}
+			failed := &faults{mode: AdHoc}
+			inner.errs = failed
+			out := inner.eval(&record.Delta{N: elems.N})
+			if failed.err != nil {
+				return dst, failed.err
+			}
+			k := newArrayKernel(to)
+			for e := range elems.N {
+				k.a.AppendFrom(out.col, e&out.mask)
+			}
+			return record.AppendArray(dst, &k.a), nil
+		})
+	}}, true
+}
+
+// elementsOf is an array's elements as an expression.
+type elementsOf struct{ col *record.Column }
+
+func (e *elementsOf) typ() record.Type          { return e.col.Type }
+func (e *elementsOf) safe() bool                { return true }
+func (e *elementsOf) columns(func(int))         {}
+func (e *elementsOf) trim()                     {}
+func (e *elementsOf) eval(*record.Delta) vector { return vector{e.col, -1} }
 
 // textToInt parses plain numbers of up to 18 digits itself.
 func textToInt(b []byte) (int64, error) {

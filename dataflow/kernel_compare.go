@@ -36,14 +36,10 @@ var compareImpls = makeCompareImpls()
 
 func makeCompareImpls() map[string]impl {
 	m := make(map[string]impl)
-	types := []record.Type{
-		record.Boolean, record.BigInt, record.Double, record.Numeric, record.Text, record.Bytea, record.TimestampTZ,
-		record.IntervalT, record.JSONB,
-	}
-	for _, t := range types {
+	for _, t := range record.Types() {
 		args := "(" + t.String() + ", " + t.String() + ")"
 		for rel, name := range relationNames {
-			if t == record.JSONB && relation(rel) > relNe {
+			if t.Elem() == record.JSONB && relation(rel) > relNe {
 				continue
 			}
 			m[name+args] = shared(compareKernel(t, relation(rel)))
@@ -60,11 +56,11 @@ func shared(k kernel) impl {
 
 func compareKernel(t record.Type, rel relation) kernel {
 	switch t {
-	case record.BigInt, record.TimestampTZ:
+	case record.BigInt, record.TimestampTZ, record.Timestamp, record.Date, record.Time:
 		return compareInts(rel)
 	case record.Double:
 		return compareDoubles(rel)
-	case record.Text, record.Bytea:
+	case record.Text, record.Bytea, record.UUID:
 		if rel == relEq || rel == relNe {
 			return equalBytes(rel == relEq)
 		}
@@ -184,20 +180,18 @@ func compareAt(a *record.Column, i int, b *record.Column, j int) int {
 			return -1
 		}
 		return 1
-	case record.BigInt, record.TimestampTZ:
+	case record.BigInt, record.TimestampTZ, record.Timestamp, record.Date, record.Time:
 		return cmp.Compare(a.Ints[i], b.Ints[j])
 	case record.Double:
 		return record.CompareDouble(a.Floats[i], b.Floats[j])
 	case record.Numeric:
 		return record.CompareNumeric(a.At(i), b.At(j))
-	case record.Text, record.Bytea:
+	case record.Text, record.Bytea, record.UUID:
 		return bytes.Compare(a.At(i), b.At(j))
 	case record.IntervalT:
 		return record.CompareInterval(a.Intervals[i], b.Intervals[j])
-	case record.JSONB:
-		return record.Compare(a.Value(i), b.Value(j))
 	}
-	return 0
+	return record.Compare(a.Value(i), b.Value(j))
 }
 
 // extremeImpls is GREATEST and LEAST: NULLs are passed over.
@@ -207,6 +201,7 @@ func makeExtremeImpls() map[string]impl {
 	m := make(map[string]impl)
 	for _, t := range []record.Type{
 		record.BigInt, record.Double, record.Numeric, record.Text, record.TimestampTZ, record.IntervalT,
+		record.Timestamp, record.Date, record.Time,
 	} {
 		m["greatest("+t.String()+")"] = impl{make: func() kernel { return extremeKernel(1) }}
 		m["least("+t.String()+")"] = impl{make: func() kernel { return extremeKernel(-1) }}

@@ -8,8 +8,14 @@ import (
 
 // formatImpls is to_char of times.
 var formatImpls = map[string]impl{
-	"to_char(timestamptz, text)": {make: func() kernel {
-		var f timeFormat
+	"to_char(timestamptz, text)": toChar(false),
+	"to_char(timestamp, text)":   toChar(true),
+}
+
+// toChar writes times; local ones have no time zone.
+func toChar(local bool) impl {
+	return impl{make: func() kernel {
+		f := timeFormat{local: local}
 		return eachBytes(func(c *call, dst []byte, i int) ([]byte, error) {
 			t, pattern := c.args[0], c.args[1]
 			if len(pattern.col.At(i&pattern.mask)) == 0 {
@@ -19,11 +25,12 @@ var formatImpls = map[string]impl{
 			f.set(pattern.col.At(i & pattern.mask))
 			return f.append(dst, t.col.Ints[i&t.mask])
 		})
-	}},
+	}}
 }
 
 // timeFormat is a pattern of to_char, cut into its parts; it remembers the last one.
 type timeFormat struct {
+	local   bool // the times have no time zone to be named
 	pattern string
 	seen    bool
 	parts   []formatPart
@@ -165,6 +172,9 @@ func (f *timeFormat) append(dst []byte, t int64) ([]byte, error) {
 			continue
 		}
 		start := len(dst)
+		if word := formatKeywords[p.keyword]; f.local && (word == "TZ" || word == "tz") {
+			continue
+		}
 		dst = p.append(dst, &m)
 		if p.ordinal != ordinalNone {
 			dst = appendOrdinal(dst, start, p.ordinal == ordinalUpper)

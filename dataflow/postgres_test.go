@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -57,7 +58,26 @@ var pools = map[record.Type][]string{
 		"7 days", `\N`},
 	record.JSONB: {`{}`, `[]`, `{"a": 1, "b": [1, 2, {"c": null}]}`, `[1, 2.50, "x", null, true, {"a": 1}]`, `"str\"ing"`, `12.340`,
 		`12.34`, `null`, `true`, `{"a": {"b": "héllo"}}`, `[1, 2]`, `"x"`, `{"a": 1}`, `1e5`, `-7.5`, `\N`},
+	record.Date: {"2024-02-29", "1970-01-01", "1969-12-31", "2000-01-01", "0001-01-01", "0044-03-15 BC", "9999-12-31", "2023-01-31", `\N`},
+	record.Time: {"00:00:00", "24:00:00", "12:34:56.789012", "23:59:59.999999", "06:07:08.5", `\N`},
+	record.Timestamp: {"2024-02-29 12:34:56.789012", "1970-01-01 00:00:00", "1969-12-31 23:59:59.999999", "2024-03-31 02:30:00",
+		"2024-10-27 02:30:00", "0044-03-15 12:00:00 BC", "9999-12-31 23:00:00", "2024-01-31 10:00:00", `\N`},
+	record.UUID: {"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff", `\N`},
+
+	record.ArrayOf(record.BigInt):    {"{}", "{1}", "{1,2,3}", "{1,NULL,3}", "{NULL}", "{3,1,3,7}", `\N`},
+	record.ArrayOf(record.Text):      {"{}", `{a,"b c",NULL}`, `{abc}`, `{"NULL","",a}`, `{"a\"b","c\\d"}`, `{x,a,b}`, `{b,0}`, `\N`},
+	record.ArrayOf(record.Numeric):   {"{}", "{1.0,2}", "{1.00,2.00}", "{NaN,0.5}", `\N`},
+	record.ArrayOf(record.Double):    {"{}", "{1.5,-0}", "{0,NaN}", `\N`},
+	record.ArrayOf(record.Date):      {"{}", "{2024-02-29,NULL}", `\N`},
+	record.ArrayOf(record.JSONB):     {"{}", `{"{\"a\": 1}",NULL,"[1, 2]"}`, `\N`},
+	record.ArrayOf(record.IntervalT): {"{}", `{"1 day","24:00:00"}`, `\N`},
+	record.ArrayOf(record.Boolean):   {"{}", "{t,f,NULL}", "{f}", `\N`}, record.ArrayOf(record.Bytea): {"{}", `{"\\x00ff","\\x"}`, `\N`},
+	record.ArrayOf(record.TimestampTZ): {"{}", `{"2024-02-29 12:00:00+00"}`, `\N`}, record.ArrayOf(record.Timestamp): {"{}", `{"2024-02-29 12:00:00"}`, `\N`},
+	record.ArrayOf(record.Time): {"{}", "{12:00:00,NULL}", `\N`}, record.ArrayOf(record.UUID): {"{}", "{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11}", `\N`},
 }
+
+// zones are names for AT TIME ZONE.
+var zones = []string{"UTC", "Europe/Zurich", "america/new_york", "Asia/Kolkata", "Nowhere/At_All", "Australia/Lord_Howe"}
 
 // special is arguments, by function and position, for which the pool of the type won't do.
 var special = map[string]map[int][]string{
@@ -89,8 +109,22 @@ var special = map[string]map[int][]string{
 	"json_get": {1: {"a", "b", "c", "0", "1", "-1", "-6", "5", "x", ""}}, "json_get_text": {1: {"a", "b", "c", "0", "1", "-1", "-6", "5", "2"}},
 	"json_exists": {1: {"a", "b", "x", "str\"ing", ""}},
 	"strpos":      {1: {"", "b", "o", "l", "本", "ö", "zz", "bc"}}, "starts_with": {1: {"", "a", "Hé", "hé", "日本", "abcabcabc"}},
-	"replace":   {1: {"", "a", "l", "ö", "abc", "日本"}, 2: {"", "X", "yy", "é"}},
-	"concat_ws": {0: {",", "", "--", `\N`}},
+	"replace":         {1: {"", "a", "l", "ö", "abc", "日本"}, 2: {"", "X", "yy", "é"}},
+	"concat_ws":       {0: {",", "", "--", `\N`}},
+	"timezone":        {0: zones},
+	"make_date":       {0: {"2024", "-44", "0", "1"}, 1: {"2", "13", "12"}, 2: {"29", "30", "1"}},
+	"make_time":       {0: {"0", "23", "24", "25"}, 1: {"0", "59", "60"}, 2: {"0", "59.5", "60", "-1"}},
+	"make_timestamp":  {0: {"2024", "0"}, 1: {"2", "13"}, 2: {"29"}, 3: {"0", "24"}, 4: {"0", "61"}, 5: {"0", "7.25"}},
+	"to_date":         {0: {"2024-02-29", "x", "2024-13-01", "0044-03-15"}, 1: {"YYYY-MM-DD"}},
+	"regexp_match_op": {1: expressions}, "regexp_imatch_op": {1: expressions}, "regexp_like": {1: expressions, 2: {"", "i", "c", "nope"}},
+	"regexp_count": {1: expressions}, "regexp_substr": {1: expressions}, "regexp_match": {1: expressions}, "regexp_split_to_array": {1: expressions},
+	"regexp_replace":  {1: expressions, 2: {"", "X", `[\1]`, `\&\&`, "$1"}, 3: {"", "g", "i", "gi"}},
+	"string_to_array": {1: {",", "", "b", " "}},
+	"convert_to":      {1: {"UTF8", "utf-8"}}, "convert_from": {1: {"UTF8"}},
+	"array_get": {1: small}, "array_slice": {1: small, 2: small}, "array_length": {1: {"1", "2"}}, "array_upper": {1: {"1", "2"}}, "array_lower": {1: {"1", "2"}},
+	"array_to_string": {1: {",", ""}, 2: {"*", ""}},
+	"json_get_path":   {1: jsonPaths}, "json_get_path_text": {1: jsonPaths},
+	"json_exists_any": {1: {"{}", "{a,x}", "{x}", "{b,a}"}}, "json_exists_all": {1: {"{}", "{a,b}", "{a}", "{x,a}"}},
 }
 
 var (
@@ -103,7 +137,14 @@ var (
 		"Y,YYY YYY YY Y BC A.D. ad", "SSSS SSSSS", "TZ tz TZH:TZM OF", "\"quoted \\\" text\" YYYY", "plain xx yy", "", "FMHH24:FMMI:FMSS", "DAY MONTH day month", "a.m. P.M."}
 )
 
+var (
+	expressions = []string{"a", "^a", "c$", "[a-c]+", "(a)(b)?", "b.d", `\\d+`, "(", "l+", "", ".", "(?i)HELLO"}
+	jsonPaths   = []string{"{}", "{a}", "{a,b}", "{b,2,c}", "{0}", "{5,a}", "{-1}", "{NULL}"}
+)
+
 var operators = map[string]string{
+	"regexp_match_op": "~", "regexp_imatch_op": "~*", "array_contains": "@>", "array_overlaps": "&&", "json_get_path": "#>", "json_get_path_text": "#>>",
+	"json_exists_any": "?|", "json_exists_all": "?&",
 	"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "add": "+", "sub": "-", "mul": "*", "div": "/", "mod": "%",
 	"bit_and": "&", "bit_or": "|", "bit_xor": "#", "shift_left": "<<", "shift_right": ">>", "concat_op": "||", "like": "LIKE",
 	"ilike": "ILIKE", "json_get": "->", "json_get_text": "->>", "json_contains": "@>", "json_exists": "?", "distinct": "IS DISTINCT FROM",
@@ -112,6 +153,8 @@ var operators = map[string]string{
 // int4 is functions whose bigint arguments are integer in PostgreSQL.
 var int4 = map[string]bool{
 	"lpad": true, "rpad": true, "substr": true, "left": true, "right": true, "repeat": true, "split_part": true, "chr": true, "round": true,
+	"make_date": true, "make_time": true, "make_timestamp": true, "array_get": true, "array_slice": true, "array_length": true,
+	"array_upper": true, "array_lower": true,
 	"trunc": true, "shift_left": true, "shift_right": true, "json_get": true, "json_get_text": true, "make_interval": true,
 }
 
@@ -127,7 +170,7 @@ func callSQL(f *plan.Function, args []string) string {
 			lit = quoteSQL(a)
 		}
 		parts[i] = lit + "::" + t.String()
-		if t == record.BigInt && int4[f.Name] && !((f.Name == "shift_left" || f.Name == "shift_right") && i == 0) {
+		if t == record.BigInt && (int4[f.Name] || slices.Contains(f.Args, record.Date)) && !((f.Name == "shift_left" || f.Name == "shift_right") && i == 0) {
 			parts[i] = lit + "::int"
 		}
 	}
@@ -145,6 +188,15 @@ func callSQL(f *plan.Function, args []string) string {
 			return "NULL::numeric"
 		}
 		return "extract(" + quoteSQL(args[0]) + " FROM " + parts[1] + ")"
+	case f.Name == "array":
+		return "ARRAY[" + strings.Join(parts, ", ") + "]"
+	case f.Name == "array_get":
+		return "(" + parts[0] + ")[" + parts[1] + "]"
+	case f.Name == "array_slice":
+		return "(" + parts[0] + ")[" + parts[1] + ":" + parts[2] + "]"
+	case quantifier[f.Name] != "":
+		rel, quantified, _ := strings.Cut(quantifier[f.Name], " ")
+		return "(" + parts[0] + ") " + rel + " " + quantified + " (" + parts[1] + ")"
 	case f.Name == "cast":
 		return "(" + parts[0] + ")::" + f.Result.String()
 	case operators[f.Name] != "":
@@ -153,12 +205,24 @@ func callSQL(f *plan.Function, args []string) string {
 	return f.Name + "(" + strings.Join(parts, ", ") + ")"
 }
 
+// quantifier is the operators with ANY and ALL.
+var quantifier = func() map[string]string {
+	m := map[string]string{}
+	for _, rel := range relationNames {
+		m["any_"+rel], m["all_"+rel] = operators[rel]+" ANY", operators[rel]+" ALL"
+	}
+	return m
+}()
+
 // testFunctions is the functions and, by the name of cast, the casts.
 func testFunctions() []plan.Function {
-	out := plan.Functions()
-	types := []record.Type{
-		record.Boolean, record.BigInt, record.Double, record.Numeric, record.Text, record.Bytea, record.TimestampTZ, record.IntervalT, record.JSONB,
-	}
+	// Of arrays, a few types of elements stand for all.
+	out := slices.DeleteFunc(plan.Functions(), func(f plan.Function) bool {
+		return slices.ContainsFunc(append(f.Args, f.Result), func(t record.Type) bool {
+			return t.IsArray() && !slices.Contains([]record.Type{record.BigInt, record.Text, record.Numeric, record.JSONB}, t.Elem())
+		})
+	})
+	types := record.Types()
 	for _, from := range types {
 		for _, to := range types {
 			switch {
@@ -166,6 +230,12 @@ func testFunctions() []plan.Function {
 				continue
 			case from == record.BigInt && to == record.Boolean, from == record.Boolean && to == record.BigInt:
 				continue // PostgreSQL casts integer only
+			}
+			if from.IsArray() && to.IsArray() && from.Elem() != record.BigInt && to.Elem() != record.BigInt {
+				continue // a few will do
+			}
+			if from == record.Text && to.IsArray() && textsOf[to] == nil || from.IsArray() && (from.Elem() == record.Boolean || to.Elem() == record.Boolean) && to != record.Text {
+				continue
 			}
 			if _, ok := castOf(from, to); ok {
 				out = append(out, plan.Function{Name: "cast", Args: []record.Type{from}, Result: to})
@@ -192,6 +262,13 @@ var textsOf = map[record.Type][]string{
 	record.JSONB:       {`{"b":1,"a":[1, 2.50,"x"]}`, `[}`, `"é\u00e9"`, "12", ""},
 	record.TimestampTZ: {"2024-02-29", "2024-02-30", "2024-01-01T00:00:00Z", "2024-01-01 10:00+02", "x"},
 	record.IntervalT:   {"1 day 2 hours", "P1Y2M3DT4H", "-1:30", "x", "1 week 3 mons"},
+	record.Date:        {"2024-02-29", "2024-02-30", "29 Feb 2024", "2024-01-01 10:00:00+05", "x", "20240229", "44-03-15 BC"},
+	record.Time:        {"12:34", "12:34:56.5", "24:00:00", "24:00:01", "1:00 PM", "x", "2024-01-01 10:00:00"},
+	record.Timestamp:   {"2024-02-29", "2024-02-29T01:02:03Z", "2024-02-29 01:02:03+05", "2024-02-30", "x"},
+	record.UUID:        {"A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "{a0eebc999c0b4ef8bb6d6bb9bd380a11}", "a0ee-bc99-9c0b-4ef8-bb6d-6bb9-bd38-0a11", "x", "a0eebc99"},
+
+	record.ArrayOf(record.BigInt): {"{1,2}", " { 1 , NULL } ", "{1,x}", "{", "1,2", "{1}}", "{,}", "{}"},
+	record.ArrayOf(record.Text):   {`{a b , "c,d"}`, `{"a\"",\{}`, `{null,"null"}`, `{"a}`, "{a}x"},
 }
 
 func makeCases(rng *rand.Rand, f *plan.Function, n int) [][]string {
@@ -208,6 +285,15 @@ func makeCases(rng *rand.Rand, f *plan.Function, n int) [][]string {
 			choices[i] = pools[t]
 			if s, ok := special[f.Name][i]; ok {
 				choices[i] = s
+			}
+			if t == record.BigInt && slices.Contains(f.Args, record.Date) {
+				choices[i] = small
+			}
+			if f.Name == "to_timestamp" && t == record.Text {
+				choices[i] = [][]string{
+					{"2024-02-29 12:34:56.789", "2024-02-29 01:02:03.5", "2024-02-30 01:02:03", "2024-1-2 3:4:5"},
+					{"YYYY-MM-DD HH24:MI:SS.MS"},
+				}[i]
 			}
 			if f.Name == "cast" && t == record.Text {
 				choices[i] = textsOf[f.Result]

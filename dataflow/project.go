@@ -90,16 +90,16 @@ func broadcast(dst, src *record.Column, n int) {
 		return
 	}
 	prepare(dst, n)
-	switch src.Type {
-	case record.Boolean:
+	switch src.Type.Layout() {
+	case record.LayoutBools:
 		fill(dst.Bools, src.Bools[0])
-	case record.BigInt, record.TimestampTZ:
+	case record.LayoutInts:
 		fill(dst.Ints, src.Ints[0])
-	case record.Double:
+	case record.LayoutFloats:
 		fill(dst.Floats, src.Floats[0])
-	case record.IntervalT:
+	case record.LayoutIntervals:
 		fill(dst.Intervals, src.Intervals[0])
-	case record.Numeric, record.Text, record.Bytea, record.JSONB:
+	case record.LayoutBytes:
 		v := src.At(0)
 		for i := range n {
 			dst.Bytes = append(dst.Bytes, v...)

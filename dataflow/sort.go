@@ -178,5 +178,8 @@ func compareForm(c *record.Column, i, j int) int {
 		a, b := c.Intervals[i], c.Intervals[j]
 		return cmp.Or(cmp.Compare(a.Months, b.Months), cmp.Compare(a.Days, b.Days))
 	}
+	if c.Type.HasForms() {
+		return bytes.Compare(c.At(i), c.At(j))
+	}
 	return 0
 }

@@ -99,7 +99,7 @@ func newTopN(b *builder) (operator, error) {
 	t.one = t.appendOnly && t.fn == plan.RankRowNumber && t.end == 1
 	t.codec.order = p.Order
 	for c := range b.in.schema {
-		if k := slices.Index(p.Keys, c); k >= 0 && oneForm(b.in.schema[c].Type) {
+		if k := slices.Index(p.Keys, c); k >= 0 && !b.in.schema[c].Type.HasForms() {
 			t.ofKey = append(t.ofKey, [2]int{c, k})
 		} else {
 			t.codec.cols = append(t.codec.cols, c)

@@ -76,7 +76,7 @@ func (r *rankCodec) decode(src []byte, d *record.Delta, scratch *record.Column) 
 		c := &d.Cols[col]
 		var err error
 		switch {
-		case oneForm(c.Type) || len(src) > 0 && src[0] == orderedNull:
+		case !c.Type.HasForms() || len(src) > 0 && src[0] == orderedNull:
 			src, err = record.DecodeOrdered(src, c)
 		default:
 			scratch.Type = c.Type

@@ -26,16 +26,16 @@ func sliceColumn(c *record.Column, lo, hi int) record.Column {
 	if c.Validity != nil {
 		out.Validity = c.Validity[lo>>3 : (hi+7)>>3]
 	}
-	switch c.Type {
-	case record.Boolean:
+	switch c.Type.Layout() {
+	case record.LayoutBools:
 		out.Bools = c.Bools[lo:hi]
-	case record.BigInt, record.TimestampTZ:
+	case record.LayoutInts:
 		out.Ints = c.Ints[lo:hi]
-	case record.Double:
+	case record.LayoutFloats:
 		out.Floats = c.Floats[lo:hi]
-	case record.IntervalT:
+	case record.LayoutIntervals:
 		out.Intervals = c.Intervals[lo:hi]
-	case record.Numeric, record.Text, record.Bytea, record.JSONB:
+	case record.LayoutBytes:
 		out.Offsets, out.Bytes = c.Offsets[lo:hi+1], c.Bytes
 	}
 	return out
@@ -80,16 +80,16 @@ func extend[T any](s []T, n int) []T {
 // prepare gives c n values of whatever value, none of them NULL; a varlen column has no bytes yet.
 func prepare(c *record.Column, n int) {
 	c.N, c.Validity = n, nil
-	switch c.Type {
-	case record.Boolean:
+	switch c.Type.Layout() {
+	case record.LayoutBools:
 		c.Bools = resize(c.Bools, n)
-	case record.BigInt, record.TimestampTZ:
+	case record.LayoutInts:
 		c.Ints = resize(c.Ints, n)
-	case record.Double:
+	case record.LayoutFloats:
 		c.Floats = resize(c.Floats, n)
-	case record.IntervalT:
+	case record.LayoutIntervals:
 		c.Intervals = resize(c.Intervals, n)
-	case record.Numeric, record.Text, record.Bytea, record.JSONB:
+	case record.LayoutBytes:
 		c.Offsets = resize(c.Offsets, n+1)
 		c.Offsets[0], c.Bytes = 0, c.Bytes[:0]
 	}
@@ -132,14 +132,14 @@ func zeroNulls(c *record.Column) {
 }
 
 func zeroSlot(c *record.Column, i int) {
-	switch c.Type {
-	case record.Boolean:
+	switch c.Type.Layout() {
+	case record.LayoutBools:
 		c.Bools[i] = false
-	case record.BigInt, record.TimestampTZ:
+	case record.LayoutInts:
 		c.Ints[i] = 0
-	case record.Double:
+	case record.LayoutFloats:
 		c.Floats[i] = 0
-	case record.IntervalT:
+	case record.LayoutIntervals:
 		c.Intervals[i] = record.Interval{}
 	}
 }
@@ -168,16 +168,16 @@ func appendValidity(dst *record.Column, src record.Bitmap, n int) {
 func appendColumn(dst, src *record.Column) {
 	n := src.N
 	appendValidity(dst, src.Validity, n)
-	switch dst.Type {
-	case record.Boolean:
+	switch dst.Type.Layout() {
+	case record.LayoutBools:
 		dst.Bools = append(dst.Bools, src.Bools[:n]...)
-	case record.BigInt, record.TimestampTZ:
+	case record.LayoutInts:
 		dst.Ints = append(dst.Ints, src.Ints[:n]...)
-	case record.Double:
+	case record.LayoutFloats:
 		dst.Floats = append(dst.Floats, src.Floats[:n]...)
-	case record.IntervalT:
+	case record.LayoutIntervals:
 		dst.Intervals = append(dst.Intervals, src.Intervals[:n]...)
-	case record.Numeric, record.Text, record.Bytea, record.JSONB:
+	case record.LayoutBytes:
 		shift := int32(len(dst.Bytes)) - src.Offsets[0]
 		dst.Bytes = append(dst.Bytes, src.Bytes[src.Offsets[0]:src.Offsets[n]]...)
 		for _, o := range src.Offsets[1 : n+1] {
@@ -203,16 +203,16 @@ func gather(dst, src *record.Column, rows []int32) {
 		}
 	}
 	dst.N = len(rows)
-	switch src.Type {
-	case record.Boolean:
+	switch src.Type.Layout() {
+	case record.LayoutBools:
 		dst.Bools = gatherSlice(dst.Bools, src.Bools, rows)
-	case record.BigInt, record.TimestampTZ:
+	case record.LayoutInts:
 		dst.Ints = gatherSlice(dst.Ints, src.Ints, rows)
-	case record.Double:
+	case record.LayoutFloats:
 		dst.Floats = gatherSlice(dst.Floats, src.Floats, rows)
-	case record.IntervalT:
+	case record.LayoutIntervals:
 		dst.Intervals = gatherSlice(dst.Intervals, src.Intervals, rows)
-	case record.Numeric, record.Text, record.Bytea, record.JSONB:
+	case record.LayoutBytes:
 		for _, i := range rows {
 			dst.Bytes = append(dst.Bytes, src.Bytes[src.Offsets[i]:src.Offsets[i+1]]...)
 			dst.Offsets = append(dst.Offsets, int32(len(dst.Bytes)))
@@ -259,16 +259,16 @@ func truncate(c *record.Column, n int) {
 			c.Validity[n>>3] &= 1<<(n&7) - 1 // appending expects zero bits behind the last value
 		}
 	}
-	switch c.Type {
-	case record.Boolean:
+	switch c.Type.Layout() {
+	case record.LayoutBools:
 		c.Bools = c.Bools[:n]
-	case record.BigInt, record.TimestampTZ:
+	case record.LayoutInts:
 		c.Ints = c.Ints[:n]
-	case record.Double:
+	case record.LayoutFloats:
 		c.Floats = c.Floats[:n]
-	case record.IntervalT:
+	case record.LayoutIntervals:
 		c.Intervals = c.Intervals[:n]
-	case record.Numeric, record.Text, record.Bytea, record.JSONB:
+	case record.LayoutBytes:
 		c.Bytes, c.Offsets = c.Bytes[:c.Offsets[n]], c.Offsets[:n+1]
 	}
 	c.N = n
@@ -279,16 +279,16 @@ func sameValue(c *record.Column, i, j int) bool {
 	if c.Null(i) || c.Null(j) {
 		return c.Null(i) == c.Null(j)
 	}
-	switch c.Type {
-	case record.Boolean:
+	switch c.Type.Layout() {
+	case record.LayoutBools:
 		return c.Bools[i] == c.Bools[j]
-	case record.BigInt, record.TimestampTZ:
+	case record.LayoutInts:
 		return c.Ints[i] == c.Ints[j]
-	case record.Double:
+	case record.LayoutFloats:
 		return floatBits(c.Floats[i]) == floatBits(c.Floats[j])
-	case record.IntervalT:
+	case record.LayoutIntervals:
 		return c.Intervals[i] == c.Intervals[j]
-	case record.Numeric, record.Text, record.Bytea, record.JSONB:
+	case record.LayoutBytes:
 		return string(c.At(i)) == string(c.At(j))
 	}
 	return true

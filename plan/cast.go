@@ -16,8 +16,19 @@ func Castable(from, to record.Type) bool {
 		return true
 	case from == record.JSONB:
 		return number(to) || to == record.Boolean
+	case from.IsArray() && to.IsArray():
+		return Castable(from.Elem(), to.Elem())
 	}
-	return false
+	return timeCasts[[2]record.Type{from, to}]
+}
+
+// timeCasts are the casts between times. A TIMESTAMPTZ without its zone is its time in UTC.
+var timeCasts = map[[2]record.Type]bool{
+	{record.Date, record.Timestamp}: true, {record.Date, record.TimestampTZ}: true,
+	{record.Timestamp, record.TimestampTZ}: true, {record.TimestampTZ, record.Timestamp}: true,
+	{record.Timestamp, record.Date}: true, {record.TimestampTZ, record.Date}: true,
+	{record.Timestamp, record.Time}: true, {record.TimestampTZ, record.Time}: true,
+	{record.Time, record.IntervalT}: true, {record.IntervalT, record.Time}: true,
 }
 
 func number(t record.Type) bool {

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/millrace/millrace/record"
@@ -35,8 +36,9 @@ func signature(name string, args []record.Type) string {
 
 // Functions returns every function, in a fixed order. The slice is the caller's.
 func Functions() []Function {
-	out := make([]Function, 0, len(functionTable))
-	for _, line := range functionTable {
+	more := moreFunctions()
+	out := make([]Function, 0, len(functionTable)+len(more))
+	for _, line := range slices.Concat(functionTable, more) {
 		out = append(out, parseFunction(line))
 	}
 	return out

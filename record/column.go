@@ -36,18 +36,18 @@ func (c *Column) Value(i int) Value {
 		v.Null = true
 		return v
 	}
-	switch c.Type {
-	case Boolean:
+	switch c.Type.Layout() {
+	case LayoutBools:
 		if c.Bools[i] {
 			v.Int = 1
 		}
-	case BigInt, TimestampTZ:
+	case LayoutInts:
 		v.Int = c.Ints[i]
-	case Double:
+	case LayoutFloats:
 		v.Float = c.Floats[i]
-	case IntervalT:
+	case LayoutIntervals:
 		v.Interval = c.Intervals[i]
-	case Numeric, Text, Bytea, JSONB:
+	case LayoutBytes:
 		v.Bytes = c.At(i)
 	}
 	return v
@@ -56,16 +56,16 @@ func (c *Column) Value(i int) Value {
 // NewColumn returns an empty column of type t with room for n values.
 func NewColumn(t Type, n int) Column {
 	c := Column{Type: t}
-	switch t {
-	case Boolean:
+	switch t.Layout() {
+	case LayoutBools:
 		c.Bools = make([]bool, 0, n)
-	case BigInt, TimestampTZ:
+	case LayoutInts:
 		c.Ints = make([]int64, 0, n)
-	case Double:
+	case LayoutFloats:
 		c.Floats = make([]float64, 0, n)
-	case IntervalT:
+	case LayoutIntervals:
 		c.Intervals = make([]Interval, 0, n)
-	case Numeric, Text, Bytea, JSONB:
+	case LayoutBytes:
 		c.Offsets = make([]int32, 1, n+1)
 	}
 	return c
@@ -127,16 +127,16 @@ func (c *Column) AppendNull() {
 	} else if c.N&7 == 0 {
 		c.Validity = append(c.Validity, 0)
 	}
-	switch c.Type {
-	case Boolean:
+	switch c.Type.Layout() {
+	case LayoutBools:
 		c.Bools = append(c.Bools, false)
-	case BigInt, TimestampTZ:
+	case LayoutInts:
 		c.Ints = append(c.Ints, 0)
-	case Double:
+	case LayoutFloats:
 		c.Floats = append(c.Floats, 0)
-	case IntervalT:
+	case LayoutIntervals:
 		c.Intervals = append(c.Intervals, Interval{})
-	case Numeric, Text, Bytea, JSONB:
+	case LayoutBytes:
 		c.Offsets = append(c.Offsets, int32(len(c.Bytes)))
 	}
 	c.N++
@@ -157,16 +157,16 @@ func (c *Column) truncate(n int) {
 	if n >= c.N {
 		return
 	}
-	switch c.Type {
-	case Boolean:
+	switch c.Type.Layout() {
+	case LayoutBools:
 		c.Bools = c.Bools[:n]
-	case BigInt, TimestampTZ:
+	case LayoutInts:
 		c.Ints = c.Ints[:n]
-	case Double:
+	case LayoutFloats:
 		c.Floats = c.Floats[:n]
-	case IntervalT:
+	case LayoutIntervals:
 		c.Intervals = c.Intervals[:n]
-	case Numeric, Text, Bytea, JSONB:
+	case LayoutBytes:
 		c.Offsets = c.Offsets[:n+1]
 		c.Bytes = c.Bytes[:c.Offsets[n]]
 	}
@@ -185,16 +185,16 @@ func (c *Column) AppendValue(v Value) {
 		c.AppendNull()
 		return
 	}
-	switch c.Type {
-	case Boolean:
+	switch c.Type.Layout() {
+	case LayoutBools:
 		c.AppendBool(v.Int != 0)
-	case BigInt, TimestampTZ:
+	case LayoutInts:
 		c.AppendInt(v.Int)
-	case Double:
+	case LayoutFloats:
 		c.AppendFloat(v.Float)
-	case IntervalT:
+	case LayoutIntervals:
 		c.AppendInterval(v.Interval)
-	case Numeric, Text, Bytea, JSONB:
+	case LayoutBytes:
 		c.AppendBytes(v.Bytes)
 	}
 }
@@ -205,16 +205,16 @@ func (c *Column) AppendFrom(src *Column, i int) {
 		c.AppendNull()
 		return
 	}
-	switch c.Type {
-	case Boolean:
+	switch c.Type.Layout() {
+	case LayoutBools:
 		c.AppendBool(src.Bools[i])
-	case BigInt, TimestampTZ:
+	case LayoutInts:
 		c.AppendInt(src.Ints[i])
-	case Double:
+	case LayoutFloats:
 		c.AppendFloat(src.Floats[i])
-	case IntervalT:
+	case LayoutIntervals:
 		c.AppendInterval(src.Intervals[i])
-	case Numeric, Text, Bytea, JSONB:
+	case LayoutBytes:
 		c.AppendBytes(src.At(i))
 	}
 }

@@ -161,16 +161,18 @@ func (f *jsonFormat) convert(token []byte, c *declared, v *Value) error {
 			v.Int = 1
 		}
 		return nil
+	case first == '[' && c.typ.IsArray():
+		return f.convertArray(token, c, v)
 	case first == '[' || first == '{':
 		return wrongKind(c.typ, token)
 	}
 	switch c.typ {
-	case BigInt, TimestampTZ:
+	case BigInt, TimestampTZ, Timestamp:
 		n, ok := integerOf(token)
 		if !ok {
 			return notInteger(c.typ, token)
 		}
-		if c.typ == TimestampTZ && n < MinTimestamp {
+		if c.typ != BigInt && n < MinTimestamp {
 			return timestampRange(string(token))
 		}
 		v.Int = n
@@ -226,6 +228,39 @@ func (f *jsonFormat) convertString(token []byte, c *declared, v *Value) error {
 		return nil
 	}
 	return f.text.read(c.typ, s, v)
+}
+
+// convertArray converts a JSON array whose elements are of the array's type, or null.
+func (f *jsonFormat) convertArray(token []byte, c *declared, v *Value) error {
+	elem := declared{name: c.name, typ: c.typ.Elem(), need: needValue}
+	elems := NewColumn(elem.typ, 0)
+	f.json.reset(token) // the document's own fields were all taken
+	dec := f.json.dec
+	if _, err := dec.ReadToken(); err != nil {
+		return malformedJSON(err)
+	}
+	value := Value{Type: elem.typ}
+	for dec.PeekKind() != ']' {
+		item, err := dec.ReadValue()
+		if err != nil {
+			return malformedJSON(err)
+		}
+		switch {
+		case elems.N >= MaxArray:
+			return fault.SQL(fault.TooLarge, "54000", "array size exceeds the maximum allowed (%d)", MaxArray)
+		case item[0] == 'n':
+			elems.AppendNull()
+			continue
+		}
+		if err := f.convert(item, &elem, &value); err != nil {
+			return err
+		}
+		elems.AppendValue(value)
+	}
+	start := len(f.scratch)
+	f.scratch = AppendArray(f.scratch, &elems)
+	v.Bytes = f.scratch[start:len(f.scratch):len(f.scratch)]
+	return nil
 }
 
 func (f *jsonFormat) convertJSONB(token []byte, c *declared, v *Value) error {

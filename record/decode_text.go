@@ -56,6 +56,26 @@ func (r *textReader) read(t Type, s []byte, v *Value) (err error) {
 			return err
 		}
 		return r.jsonb(doc, v)
+	case Timestamp:
+		v.Int, err = parseLocal(s, Timestamp)
+		return err
+	case Date:
+		v.Int, err = parseDate(s)
+		return err
+	case Time:
+		v.Int, err = parseTime(s)
+		return err
+	case UUID:
+		start := len(r.buf)
+		r.buf, err = appendUUIDText(r.buf, unsafeString(s))
+		v.Bytes = r.since(start)
+		return err
+	}
+	if t.IsArray() {
+		start := len(r.buf)
+		r.buf, err = parseArray(r.buf, t, string(s))
+		v.Bytes = r.since(start)
+		return err
 	}
 	return fault.New(fault.Internal, "no text can be of type %s", t)
 }

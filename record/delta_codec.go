@@ -68,24 +68,24 @@ func appendColumn(dst []byte, base int, c *Column, n int) []byte {
 	if c.Validity != nil {
 		dst = pad(append(dst, c.Validity[:(n+7)>>3]...), base)
 	}
-	switch c.Type {
-	case Boolean:
+	switch c.Type.Layout() {
+	case LayoutBools:
 		for _, v := range c.Bools[:n] {
 			dst = appendOrderedBool(dst, v)
 		}
-	case BigInt, TimestampTZ:
+	case LayoutInts:
 		dst = appendInts(dst, c.Ints[:n])
-	case Double:
+	case LayoutFloats:
 		for _, v := range c.Floats[:n] {
 			dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(v))
 		}
-	case IntervalT:
+	case LayoutIntervals:
 		for _, v := range c.Intervals[:n] {
 			dst = binary.LittleEndian.AppendUint32(dst, uint32(v.Months))
 			dst = binary.LittleEndian.AppendUint32(dst, uint32(v.Days))
 			dst = binary.LittleEndian.AppendUint64(dst, uint64(v.Micros))
 		}
-	case Numeric, Text, Bytea, JSONB:
+	case LayoutBytes:
 		first := c.Offsets[0]
 		for _, v := range c.Offsets[:n+1] {
 			dst = binary.LittleEndian.AppendUint32(dst, uint32(v-first))
@@ -232,12 +232,12 @@ func (r *deltaReader) column(c *Column, n int, varlen uint64) {
 	if c.Validity != nil {
 		c.Validity = r.take(uint64(n+7) >> 3)
 	}
-	switch c.Type {
-	case Boolean:
+	switch c.Type.Layout() {
+	case LayoutBools:
 		c.Bools = r.bools(n)
-	case BigInt, TimestampTZ:
+	case LayoutInts:
 		c.Ints = r.ints(n)
-	case Double:
+	case LayoutFloats:
 		if b := r.take(8 * uint64(n)); len(b) > 0 {
 			if inPlace(b, 8) {
 				c.Floats = unsafe.Slice((*float64)(unsafe.Pointer(&b[0])), n)
@@ -248,7 +248,7 @@ func (r *deltaReader) column(c *Column, n int, varlen uint64) {
 				c.Floats[i] = math.Float64frombits(binary.LittleEndian.Uint64(b[8*i:]))
 			}
 		}
-	case IntervalT:
+	case LayoutIntervals:
 		if b := r.take(intervalBytes * uint64(n)); len(b) > 0 {
 			c.Intervals = make([]Interval, n)
 			for i := range c.Intervals {
@@ -256,7 +256,7 @@ func (r *deltaReader) column(c *Column, n int, varlen uint64) {
 				c.Intervals[i] = Interval{int32(binary.LittleEndian.Uint32(e)), int32(binary.LittleEndian.Uint32(e[4:])), int64(binary.LittleEndian.Uint64(e[8:]))}
 			}
 		}
-	case Numeric, Text, Bytea, JSONB:
+	case LayoutBytes:
 		r.varlen(c, n, varlen)
 	}
 }

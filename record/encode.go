@@ -78,8 +78,8 @@ func (e *Encoder) json(dst []byte, d *Delta, i int) []byte {
 		}
 		dst = append(append(dst, e.names[k]...), ':')
 		c := &d.Cols[k]
-		if c.Type == TimestampTZ && !c.Null(i) && !inRFC3339(c.Ints[i]) {
-			dst = append(appendTimestamp(append(dst, '"'), c.Ints[i]), '"')
+		if (c.Type == TimestampTZ || c.Type == Timestamp) && !c.Null(i) && !inRFC3339(c.Ints[i]) {
+			dst = append(AppendText(append(dst, '"'), c, i), '"')
 			continue
 		}
 		dst = AppendJSON(dst, c, i)

@@ -35,18 +35,21 @@ func AppendOrdered(dst []byte, c *Column, i int) []byte {
 	switch c.Type {
 	case Boolean:
 		return appendOrderedBool(dst, c.Bools[i])
-	case BigInt, TimestampTZ:
+	case BigInt, TimestampTZ, Timestamp, Date, Time:
 		return binary.BigEndian.AppendUint64(dst, uint64(c.Ints[i])^signBit)
 	case Double:
 		return binary.BigEndian.AppendUint64(dst, orderedDouble(c.Floats[i]))
 	case IntervalT:
 		return appendOrderedInterval(dst, c.Intervals[i])
-	case Text, Bytea:
+	case Text, Bytea, UUID:
 		return appendOrderedBytes(dst, c.At(i))
 	case Numeric:
 		return appendOrderedNumeric(dst, c.At(i))
 	case JSONB:
 		return appendOrderedJSONB(dst, c.At(i))
+	}
+	if c.Type.IsArray() {
+		return appendOrderedArray(dst, c.Type, c.At(i))
 	}
 	return dst
 }
@@ -60,18 +63,21 @@ func AppendOrderedValue(dst []byte, v Value) []byte {
 	switch v.Type {
 	case Boolean:
 		return appendOrderedBool(dst, v.Int != 0)
-	case BigInt, TimestampTZ:
+	case BigInt, TimestampTZ, Timestamp, Date, Time:
 		return binary.BigEndian.AppendUint64(dst, uint64(v.Int)^signBit)
 	case Double:
 		return binary.BigEndian.AppendUint64(dst, orderedDouble(v.Float))
 	case IntervalT:
 		return appendOrderedInterval(dst, v.Interval)
-	case Text, Bytea:
+	case Text, Bytea, UUID:
 		return appendOrderedBytes(dst, v.Bytes)
 	case Numeric:
 		return appendOrderedNumeric(dst, v.Bytes)
 	case JSONB:
 		return appendOrderedJSONB(dst, v.Bytes)
+	}
+	if v.Type.IsArray() {
+		return appendOrderedArray(dst, v.Type, v.Bytes)
 	}
 	return dst
 }
@@ -207,7 +213,7 @@ func DecodeOrdered(src []byte, c *Column) (rest []byte, err error) {
 		}
 		c.AppendBool(src[0] == 1)
 		return src[1:], nil
-	case BigInt, TimestampTZ, Double:
+	case BigInt, TimestampTZ, Timestamp, Date, Time, Double:
 		if len(src) < 8 {
 			return nil, badOrdered(c.Type)
 		}
@@ -229,7 +235,10 @@ func DecodeOrdered(src []byte, c *Column) (rest []byte, err error) {
 		}
 		c.AppendInterval(v)
 		return src[16:], nil
-	case Text, Bytea, Numeric, JSONB:
+	case Text, Bytea, UUID, Numeric, JSONB:
+		return decodeOrderedVarlen(src, c)
+	}
+	if c.Type.IsArray() {
 		return decodeOrderedVarlen(src, c)
 	}
 	return nil, badOrdered(c.Type)
@@ -239,12 +248,14 @@ func DecodeOrdered(src []byte, c *Column) (rest []byte, err error) {
 func decodeOrderedVarlen(src []byte, c *Column) (rest []byte, err error) {
 	out, ok := c.Bytes, false
 	switch c.Type {
-	case Text, Bytea:
+	case Text, Bytea, UUID:
 		out, rest, ok = decodeOrderedBytes(out, src)
 	case Numeric:
 		out, rest, ok = decodeOrderedNumeric(out, src)
 	case JSONB:
 		out, rest, ok = decodeOrderedJSONB(out, src, 0)
+	default:
+		out, rest, ok = decodeOrderedArray(out, c.Type, src)
 	}
 	if !ok {
 		return nil, badOrdered(c.Type)

@@ -40,7 +40,19 @@ func ParseText(t Type, s string) (Value, error) {
 		v.Interval, err = parseInterval(s)
 	case JSONB:
 		v.Bytes, err = parseJSONB([]byte(s))
+	case Timestamp:
+		v.Int, err = parseLocal([]byte(s), Timestamp)
+	case Date:
+		v.Int, err = parseDate([]byte(s))
+	case Time:
+		v.Int, err = parseTime([]byte(s))
+	case UUID:
+		v.Bytes, err = appendUUIDText(nil, s)
 	default:
+		if t.IsArray() {
+			v.Bytes, err = parseArray(nil, t, s)
+			break
+		}
 		return Value{}, fault.New(fault.Internal, "no text can be of type %s", t)
 	}
 	if err != nil {

@@ -25,7 +25,7 @@ func ToProtoValue(v Value) *millracev1.Value {
 		out.Kind = &millracev1.Value_Bytea{Bytea: append([]byte{}, v.Bytes...)}
 	case TimestampTZ:
 		out.Kind = &millracev1.Value_TimestamptzUs{TimestamptzUs: v.Int}
-	case Numeric, Text, JSONB, IntervalT:
+	default:
 		out.Kind = &millracev1.Value_Text{Text: string(AppendTextValue(nil, v))}
 	}
 	return out
@@ -52,7 +52,8 @@ func FromProto(t Type, v *millracev1.Value) (Value, error) {
 		out.Int, ok = k.TimestamptzUs, t == TimestampTZ
 	case *millracev1.Value_Text:
 		switch t {
-		case Text, Numeric, JSONB, IntervalT:
+		case Boolean, BigInt, Double, Bytea, TimestampTZ:
+		default:
 			return ParseText(t, k.Text)
 		}
 	}

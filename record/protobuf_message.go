@@ -130,6 +130,9 @@ func fieldType(fd protoreflect.FieldDescriptor) string {
 	return name
 }
 
+// inOwnKind tells whether a type has kinds of fields that aren't strings in its place.
+func inOwnKind(t Type) bool { return t == Boolean || t == BigInt || t == Double || t == Bytea }
+
 // scalarFits tells whether every column type that a scalar field may have includes t.
 func scalarFits(k protoreflect.Kind, t Type) bool {
 	switch k {
@@ -138,7 +141,7 @@ func scalarFits(k protoreflect.Kind, t Type) bool {
 	case protoreflect.FloatKind, protoreflect.DoubleKind:
 		return t == Double
 	case protoreflect.StringKind:
-		return t == Text || t == Numeric || t == TimestampTZ || t == IntervalT || t == JSONB
+		return t == Text || !inOwnKind(t) && !t.IsArray()
 	case protoreflect.BytesKind:
 		return t == Bytea
 	case protoreflect.EnumKind:
@@ -163,7 +166,7 @@ func zeroOf(fd protoreflect.FieldDescriptor, t Type) (Value, error) {
 		v.Bytes = []byte("0")
 	case t == Text && fd.Kind() == protoreflect.EnumKind:
 		v.Bytes = []byte(fd.Enum().Values().ByNumber(0).Name())
-	case t == Numeric || t == IntervalT || t == JSONB || (t == TimestampTZ && fd.Kind() == protoreflect.StringKind):
+	case fd.Kind() == protoreflect.StringKind && t != Text:
 		return ParseText(t, "")
 	}
 	return v, nil

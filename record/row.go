@@ -25,23 +25,29 @@ func AppendRow(dst []byte, d *Delta, cols []int, i int) []byte {
 			dst[nulls+k>>3] |= 1 << (k & 7)
 			continue
 		}
-		switch c.Type {
-		case Boolean:
-			dst = appendOrderedBool(dst, c.Bools[i])
-		case BigInt, TimestampTZ:
-			dst = binary.AppendVarint(dst, c.Ints[i])
-		case Double:
-			dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(c.Floats[i]))
-		case IntervalT:
-			v := c.Intervals[i]
-			dst = binary.AppendVarint(dst, int64(v.Months))
-			dst = binary.AppendVarint(dst, int64(v.Days))
-			dst = binary.AppendVarint(dst, v.Micros)
-		case Numeric, Text, Bytea, JSONB:
-			v := c.At(i)
-			dst = binary.AppendUvarint(dst, uint64(len(v)))
-			dst = append(dst, v...)
-		}
+		dst = appendStored(dst, c, i)
+	}
+	return dst
+}
+
+// appendStored appends value i, which isn't NULL.
+func appendStored(dst []byte, c *Column, i int) []byte {
+	switch c.Type.Layout() {
+	case LayoutBools:
+		dst = appendOrderedBool(dst, c.Bools[i])
+	case LayoutInts:
+		dst = binary.AppendVarint(dst, c.Ints[i])
+	case LayoutFloats:
+		dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(c.Floats[i]))
+	case LayoutIntervals:
+		v := c.Intervals[i]
+		dst = binary.AppendVarint(dst, int64(v.Months))
+		dst = binary.AppendVarint(dst, int64(v.Days))
+		dst = binary.AppendVarint(dst, v.Micros)
+	case LayoutBytes:
+		v := c.At(i)
+		dst = binary.AppendUvarint(dst, uint64(len(v)))
+		dst = append(dst, v...)
 	}
 	return dst
 }
@@ -86,27 +92,27 @@ func badRow(k, n int) error {
 
 // appendStored appends the value at the beginning of src and returns its size, or -1.
 func (c *Column) appendStored(src []byte) int {
-	switch c.Type {
-	case Boolean:
+	switch c.Type.Layout() {
+	case LayoutBools:
 		if len(src) == 0 || src[0] > 1 {
 			return -1
 		}
 		c.AppendBool(src[0] == 1)
 		return 1
-	case BigInt, TimestampTZ:
+	case LayoutInts:
 		v, n := binary.Varint(src)
 		if n <= 0 {
 			return -1
 		}
 		c.AppendInt(v)
 		return n
-	case Double:
+	case LayoutFloats:
 		if len(src) < 8 {
 			return -1
 		}
 		c.AppendFloat(math.Float64frombits(binary.LittleEndian.Uint64(src)))
 		return 8
-	case IntervalT:
+	case LayoutIntervals:
 		months, n := binary.Varint(src)
 		if n <= 0 || int64(int32(months)) != months {
 			return -1
@@ -121,7 +127,7 @@ func (c *Column) appendStored(src []byte) int {
 		}
 		c.AppendInterval(Interval{Months: int32(months), Days: int32(days), Micros: micros})
 		return n + m + o
-	case Numeric, Text, Bytea, JSONB:
+	case LayoutBytes:
 		size, n := binary.Uvarint(src)
 		if n <= 0 || size > uint64(len(src)-n) {
 			return -1
@@ -152,7 +158,7 @@ func AppendPartitionKey(dst []byte, d *Delta, cols []int, i int) []byte {
 	switch c.Type {
 	case Text:
 		return append(dst, c.At(i)...)
-	case BigInt, TimestampTZ, Boolean, Bytea:
+	case BigInt, TimestampTZ, Boolean, Bytea, Timestamp, Date, Time, UUID:
 		return AppendText(dst, c, i)
 	}
 	return appendKeyText(dst, c.Value(i))
@@ -173,6 +179,9 @@ func appendKeyText(dst []byte, v Value) []byte {
 		if out, _, ok := decodeOrderedJSONB(dst, appendOrderedJSONB(nil, v.Bytes), 0); ok {
 			return out
 		}
+	}
+	if v.Type.IsArray() {
+		v.Bytes = AppendNormalArray(nil, v.Type, v.Bytes)
 	}
 	return AppendTextValue(dst, v)
 }

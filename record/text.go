@@ -22,14 +22,10 @@ func AppendText(dst []byte, c *Column, i int) []byte {
 		return appendTimestamp(dst, c.Ints[i])
 	case Double:
 		return appendDouble(dst, c.Floats[i])
-	case IntervalT:
-		return appendInterval(dst, c.Intervals[i])
-	case Bytea:
-		return appendBytea(dst, c.At(i))
 	case Numeric, Text, JSONB:
 		return append(dst, c.At(i)...)
 	}
-	return dst
+	return AppendTextValue(dst, c.Value(i))
 }
 
 // AppendTextValue is AppendText of a value outside a column.
@@ -44,21 +40,33 @@ func AppendTextValue(dst []byte, v Value) []byte {
 		return strconv.AppendInt(dst, v.Int, 10)
 	case TimestampTZ:
 		return appendTimestamp(dst, v.Int)
+	case Timestamp:
+		return appendLocal(dst, v.Int, ' ', false)
+	case Date:
+		return appendDateText(dst, v.Int)
+	case Time:
+		return appendClock(dst, v.Int, false)
 	case Double:
 		return appendDouble(dst, v.Float)
 	case IntervalT:
 		return appendInterval(dst, v.Interval)
 	case Bytea:
 		return appendBytea(dst, v.Bytes)
+	case UUID:
+		return appendUUID(dst, v.Bytes)
 	case Numeric, Text, JSONB:
 		return append(dst, v.Bytes...)
+	}
+	if v.Type.IsArray() {
+		return appendArrayText(dst, v.Type, v.Bytes)
 	}
 	return dst
 }
 
 // AppendJSON appends value i of c as JSON, the way results are printed with --format json: BIGINT, DOUBLE PRECISION and
 // NUMERIC as numbers with all their digits (NaN and the infinities as strings), TIMESTAMPTZ as RFC 3339 in UTC with
-// microseconds, BYTEA as "\\x...", INTERVAL as PostgreSQL prints it, JSONB as it is, NULL as null.
+// microseconds, TIMESTAMP the same without the Z, DATE, TIME, UUID and INTERVAL as PostgreSQL prints them, BYTEA as
+// "\\x...", JSONB as it is, arrays as JSON arrays, NULL as null.
 func AppendJSON(dst []byte, c *Column, i int) []byte {
 	if c.Null(i) {
 		return append(dst, "null"...)
@@ -104,8 +112,13 @@ func AppendJSONValue(dst []byte, v Value) []byte {
 		return append(hex.AppendEncode(dst, v.Bytes), '"')
 	case TimestampTZ:
 		return append(appendRFC3339(append(dst, '"'), v.Int), '"')
-	case IntervalT:
-		return append(appendInterval(append(dst, '"'), v.Interval), '"')
+	case Timestamp:
+		return append(appendLocal(append(dst, '"'), v.Int, 'T', true), '"')
+	case IntervalT, Date, Time, UUID:
+		return append(AppendTextValue(append(dst, '"'), v), '"')
+	}
+	if v.Type.IsArray() {
+		return appendArrayJSON(dst, v.Type, v.Bytes)
 	}
 	return append(dst, "null"...)
 }

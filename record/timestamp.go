@@ -212,8 +212,12 @@ func parseTimestamp(s []byte) (int64, error) {
 	return parseTimestampSlow(string(s))
 }
 
-func timestampSyntax(s string) error {
-	return fault.SQL(fault.Invalid, "22007", "invalid input syntax for type timestamp with time zone: %s", quote(s))
+func timeSyntax(t Type, s string) error {
+	name := t.String()
+	if t == TimestampTZ {
+		name = "timestamp with time zone"
+	}
+	return fault.SQL(fault.Invalid, "22007", "invalid input syntax for type %s: %s", name, quote(s))
 }
 
 func fieldRange(s string) error {

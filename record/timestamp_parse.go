@@ -24,34 +24,43 @@ type timestampParser struct {
 	offset            int64 // seconds east of UTC
 	hasZone           bool
 	yearWidth         int
+	typ               Type // that is read, for errors
 }
 
 var monthNames = [...]string{"january", "february", "march", "april", "may", "june", "july", "august", "september",
 	"october", "november", "december"}
 
 func parseTimestampSlow(s string) (int64, error) {
-	t := strings.ToLower(trimSpace(s))
-	switch t {
-	case "epoch":
-		return 0, nil
-	case "infinity", "+infinity", "-infinity":
-		return 0, fault.SQL(fault.Unsupported, "0A000", "infinite timestamps aren't supported: %s", quote(s))
-	case "now", "today", "tomorrow", "yesterday":
-		return 0, fault.SQL(fault.Unsupported, "0A000", "%s as a timestamp depends on the clock; write the time, or use now()", quote(s))
-	}
-	if t == "" || len(t) > 128 { // PostgreSQL's limit is near that too
-		return 0, timestampSyntax(s)
-	}
-	p := timestampParser{text: s, rest: t}
-	for p.rest != "" {
-		if err := p.field(); err != nil {
-			return 0, err
-		}
+	p, err := parseFields(s, TimestampTZ)
+	if err != nil {
+		return 0, err
 	}
 	return p.result()
 }
 
-func (p *timestampParser) syntax() error { return timestampSyntax(p.text) }
+// parseFields reads the fields of a date, a time or both.
+func parseFields(s string, typ Type) (*timestampParser, error) {
+	p := &timestampParser{text: s, rest: strings.ToLower(trimSpace(s)), typ: typ}
+	switch p.rest {
+	case "epoch":
+		p.rest = "1970-01-01"
+	case "infinity", "+infinity", "-infinity":
+		return nil, fault.SQL(fault.Unsupported, "0A000", "infinite timestamps aren't supported: %s", quote(s))
+	case "now", "today", "tomorrow", "yesterday":
+		return nil, fault.SQL(fault.Unsupported, "0A000", "%s as a %s depends on the clock; write the time, or use now()", quote(s), strings.TrimSuffix(typ.String(), "tz"))
+	}
+	if p.rest == "" || len(p.rest) > 128 { // PostgreSQL's limit is near that too
+		return nil, p.syntax()
+	}
+	for p.rest != "" {
+		if err := p.field(); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (p *timestampParser) syntax() error { return timeSyntax(p.typ, p.text) }
 
 // field reads one field and what separates it from the next.
 func (p *timestampParser) field() error {
@@ -346,18 +355,27 @@ func (p *timestampParser) result() (int64, error) {
 	if p.month < 1 || p.month > 12 || p.day < 1 || p.day > daysIn(p.year, p.month) {
 		return 0, fieldRange(p.text)
 	}
-	if p.pm != 0 {
-		hour := p.micros / 3_600_000_000
-		switch {
-		case hour > 12 || !p.hasTime:
-			return 0, fieldRange(p.text)
-		case p.pm == 1 && hour == 12:
-			p.micros -= 12 * 3_600_000_000
-		case p.pm == 2 && hour < 12:
-			p.micros += 12 * 3_600_000_000
-		}
+	if err := p.meridiem(); err != nil {
+		return 0, err
 	}
 	return p.micros0()
+}
+
+// meridiem applies AM or PM to the time of day.
+func (p *timestampParser) meridiem() error {
+	if p.pm == 0 {
+		return nil
+	}
+	hour := p.micros / 3_600_000_000
+	switch {
+	case hour > 12 || !p.hasTime:
+		return fieldRange(p.text)
+	case p.pm == 1 && hour == 12:
+		p.micros -= 12 * 3_600_000_000
+	case p.pm == 2 && hour < 12:
+		p.micros += 12 * 3_600_000_000
+	}
+	return nil
 }
 
 // micros0 returns the microseconds since the Unix epoch.

@@ -37,18 +37,21 @@ func (v *Value) UnmarshalJSON(data []byte) error {
 // same type and neither is NULL. NaN is the greatest number and equal to itself; text compares by bytes.
 func Compare(a, b Value) int {
 	switch a.Type {
-	case Boolean, BigInt, TimestampTZ:
+	case Boolean, BigInt, TimestampTZ, Timestamp, Date, Time:
 		return cmp.Compare(a.Int, b.Int)
 	case Double:
 		return CompareDouble(a.Float, b.Float)
 	case Numeric:
 		return CompareNumeric(a.Bytes, b.Bytes)
-	case Text, Bytea:
+	case Text, Bytea, UUID:
 		return bytes.Compare(a.Bytes, b.Bytes)
 	case IntervalT:
 		return CompareInterval(a.Interval, b.Interval)
 	case JSONB:
 		return compareJSONB(a.Bytes, b.Bytes)
+	}
+	if a.Type.IsArray() {
+		return compareArrays(a.Type, a.Bytes, b.Bytes)
 	}
 	return 0
 }

@@ -76,6 +76,10 @@ func (b *binder) bindAny(e expr) (*node, error) {
 		return b.subquery(e)
 	case *grouping:
 		return b.grouping(e)
+	case *arrayOf:
+		return b.arrayOf(e)
+	case *quantified:
+		return b.quantified(e)
 	case *star:
 		return nil, b.src.fail(e.pos(), stateSyntax, "", "* is not allowed here")
 	case *defaultValue:

@@ -25,7 +25,7 @@ func (b *binder) call(e *call) (*node, error) {
 		return nil, b.src.unsupported(e.pos(), instead, "aggregate %s is not supported", e.name)
 	case slices.Contains(tableFunctions, e.name):
 		return nil, b.src.unsupported(e.pos(), "write it in FROM: FROM x, "+e.name+"(...)", "set-returning function %s outside FROM is not supported", e.name)
-	case slices.Contains(internalNames, e.name):
+	case slices.Contains(internalNames, e.name) && !e.syntax:
 		return nil, b.src.fail(e.pos(), stateNoFunction, "use the operator", "no function %s", e.name)
 	case e.star:
 		return nil, b.src.fail(e.pos(), stateWrongObject, "", "%s(*) is not an aggregate", e.name)

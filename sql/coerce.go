@@ -14,13 +14,24 @@ func implicit(from, to record.Type) bool {
 		return true
 	case from == record.BigInt:
 		return to == record.Numeric || to == record.Double
+	case from == record.Date:
+		return to == record.Timestamp || to == record.TimestampTZ
+	case from == record.Timestamp:
+		return to == record.TimestampTZ
+	case from == record.Time:
+		return to == record.IntervalT
 	}
 	return from == record.Numeric && to == record.Double
 }
 
 // assignable tells whether INSERT casts from one type to another by itself.
 func assignable(from, to record.Type) bool {
-	return implicit(from, to) || to == record.Text || isNumber(from) && isNumber(to)
+	return implicit(from, to) || to == record.Text || isNumber(from) && isNumber(to) || isTime(from) && isTime(to)
+}
+
+// isTime tells whether t is a day or a moment.
+func isTime(t record.Type) bool {
+	return t == record.Date || t == record.Timestamp || t == record.TimestampTZ
 }
 
 func isNumber(t record.Type) bool {

@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/millrace/millrace/record"
 )
 
 func (c *converter) optional(n *pgquery.Node) (expr, error) {
@@ -67,6 +69,10 @@ func (c *converter) expr(n *pgquery.Node) (expr, error) {
 		return &grouping{at: at(c.at(n.GroupingFunc.Location)), args: args}, err
 	case *pgquery.Node_SqlvalueFunction:
 		return c.valueFunction(n.SqlvalueFunction)
+	case *pgquery.Node_AArrayExpr:
+		return c.array(n.AArrayExpr)
+	case *pgquery.Node_AIndirection:
+		return c.indirection(n.AIndirection)
 	}
 	return nil, c.refuseExpr(n)
 }
@@ -75,11 +81,6 @@ func (c *converter) expr(n *pgquery.Node) (expr, error) {
 func (c *converter) refuseExpr(n *pgquery.Node) error {
 	src := c.src
 	switch n := n.GetNode().(type) {
-	case *pgquery.Node_AArrayExpr:
-		return src.unsupported(c.at(n.AArrayExpr.Location), "", "arrays are not supported")
-	case *pgquery.Node_AIndirection:
-		pos := c.location(n.AIndirection.Arg, c.base)
-		return src.unsupported(pos, "use -> and ->> for parts of JSONB", "subscripts and fields of composite values are not supported")
 	case *pgquery.Node_RowExpr:
 		return src.unsupported(c.at(n.RowExpr.Location), "compare the columns one by one", "row values are not supported")
 	case *pgquery.Node_CollateClause:
@@ -167,8 +168,14 @@ func (c *converter) operator(a *pgquery.A_Expr) (expr, error) {
 		pgquery.A_Expr_Kind_AEXPR_NULLIF, pgquery.A_Expr_Kind_AEXPR_LIKE, pgquery.A_Expr_Kind_AEXPR_ILIKE:
 	case pgquery.A_Expr_Kind_AEXPR_SIMILAR:
 		return nil, c.src.unsupported(pos.pos(), "use LIKE", "SIMILAR TO is not supported")
+	case pgquery.A_Expr_Kind_AEXPR_OP_ANY, pgquery.A_Expr_Kind_AEXPR_OP_ALL:
+		sides, err := c.list([]*pgquery.Node{a.Lexpr, a.Rexpr})
+		if err != nil {
+			return nil, err
+		}
+		return &quantified{at: pos, op: op, any: a.Kind == pgquery.A_Expr_Kind_AEXPR_OP_ANY, left: sides[0], right: sides[1]}, nil
 	default:
-		return nil, c.src.unsupported(pos.pos(), "use IN (...)", "ANY and ALL are not supported")
+		return nil, c.src.unsupported(pos.pos(), "", "this form of operator %s is not supported", op)
 	}
 	left, err := c.optional(a.Lexpr)
 	if err != nil {
@@ -293,6 +300,15 @@ func (c *converter) valueFunction(f *pgquery.SQLValueFunction) (expr, error) {
 	switch f.Op {
 	case pgquery.SQLValueFunctionOp_SVFOP_CURRENT_TIMESTAMP:
 		return &call{at: at(pos), name: "now", label: "current_timestamp", syntax: true}, nil
+	case pgquery.SQLValueFunctionOp_SVFOP_CURRENT_DATE, pgquery.SQLValueFunctionOp_SVFOP_LOCALTIMESTAMP, pgquery.SQLValueFunctionOp_SVFOP_LOCALTIME:
+		name, typ := "localtimestamp", record.Timestamp
+		switch f.Op {
+		case pgquery.SQLValueFunctionOp_SVFOP_CURRENT_DATE:
+			name, typ = "current_date", record.Date
+		case pgquery.SQLValueFunctionOp_SVFOP_LOCALTIME:
+			name, typ = "localtime", record.Time
+		}
+		return &castTo{at: at(pos), arg: &call{at: at(pos), name: "now", label: name, syntax: true}, typ: typ, name: name}, nil
 	case pgquery.SQLValueFunctionOp_SVFOP_CURRENT_TIMESTAMP_N:
 		return nil, c.src.unsupported(pos, "use date_trunc", "CURRENT_TIMESTAMP with a precision is not supported")
 	}
@@ -309,8 +325,6 @@ func (c *converter) call(f *pgquery.FuncCall) (expr, error) {
 		return nil, c.src.unsupported(pos, "write the bare name", "schemas are not supported: function %q", name)
 	case f.FuncVariadic:
 		return nil, c.src.unsupported(pos, "", "VARIADIC (in %s) is not supported", name)
-	case syntax && name == "timezone":
-		return nil, c.src.unsupported(pos, "all times are UTC", "AT TIME ZONE is not supported")
 	}
 	args, err := c.list(f.Args)
 	if err != nil {

@@ -209,8 +209,12 @@ func (c *cursor) typeName() (typeName, error) {
 			t.name += " without time zone"
 		}
 	}
-	if c.acceptToken(pgquery.Token_ASCII_91) || c.accept("array") {
+	t.array = c.accept("array")
+	if c.acceptToken(pgquery.Token_ASCII_91) {
 		t.array = true
+		if err := c.need(pgquery.Token_ASCII_93, `"]"`); err != nil {
+			return t, err
+		}
 	}
 	return t, nil
 }
@@ -393,8 +397,7 @@ func (s *CreateStream) checkKey(name string, pos int) error {
 	if err != nil {
 		return err
 	}
-	switch col.typ {
-	case record.Double, record.IntervalT, record.JSONB:
+	if col.typ.HasForms() && col.typ != record.Numeric {
 		return s.src.fail(pos, stateMismatch, "take another column", "key column %q is of type %s, whose equal values have several spellings,", col.name, col.typ)
 	}
 	return nil

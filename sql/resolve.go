@@ -15,7 +15,8 @@ var operatorNames = map[string]string{
 	"=": "eq", "<>": "ne", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge",
 	"||": "concat_op", "&": "bit_and", "|": "bit_or", "#": "bit_xor", "<<": "shift_left", ">>": "shift_right",
 	"->": "json_get", "->>": "json_get_text", "@>": "json_contains", "?": "json_exists",
-	"~~": "like", "~~*": "ilike",
+	"~~": "like", "~~*": "ilike", "~": "regexp_match_op", "~*": "regexp_imatch_op",
+	"&&": "array_overlaps", "#>": "json_get_path", "#>>": "json_get_path_text", "?|": "json_exists_any", "?&": "json_exists_all",
 }
 
 var prefixNames = map[string]string{"-": "neg", "~": "bit_not", "@": "abs", "|/": "sqrt", "||/": "cbrt"}
@@ -27,14 +28,12 @@ func (b *binder) operator(e *operator) (*node, error) {
 	switch e.op {
 	case "<@":
 		return b.binary("json_contains", "@>", e.pos(), e.right, e.left)
-	case "!~~", "!~~*":
+	case "!~~", "!~~*", "!~", "!~*":
 		n, err := b.binary(operatorNames[e.op[1:]], e.op, e.pos(), e.left, e.right)
 		if err != nil {
 			return nil, err
 		}
 		return negate(n), nil
-	case "~", "~*", "!~", "!~*":
-		return nil, b.src.unsupported(e.pos(), "use LIKE", "regular expressions are not supported")
 	}
 	name, ok := operatorNames[e.op]
 	if !ok {
@@ -66,7 +65,10 @@ func (b *binder) binary(name, op string, pos int, left, right expr) (*node, erro
 	if err != nil {
 		return nil, err
 	}
-	if name == "concat_op" {
+	if name, args, err = b.arrayOperands(name, args); err != nil {
+		return nil, err
+	}
+	if name == "concat_op" && !args[0].typ.IsArray() && !args[1].typ.IsArray() {
 		if args, err = b.concatArgs(args); err != nil {
 			return nil, err
 		}
@@ -263,8 +265,11 @@ func preferred(t record.Type) bool {
 
 // category returns PostgreSQL's category of t: the numbers are one, every other type is its own.
 func category(t record.Type) record.Type {
-	if isNumber(t) {
+	switch {
+	case isNumber(t):
 		return record.Double
+	case isTime(t):
+		return record.TimestampTZ
 	}
 	return t
 }
@@ -325,6 +330,9 @@ func (b *binder) function(name string, pos int, args []*node) (*node, error) {
 var internalNames = []string{
 	"add", "sub", "mul", "div", "neg", "eq", "ne", "lt", "le", "gt", "ge", "like", "ilike", "distinct", "concat_op",
 	"bit_and", "bit_or", "bit_xor", "bit_not", "shift_left", "shift_right", "json_get", "json_get_text", "json_contains", "json_exists",
+	"regexp_match_op", "regexp_imatch_op", "array", "array_get", "array_slice", "array_contains", "array_overlaps",
+	"json_get_path", "json_get_path_text", "json_exists_any", "json_exists_all",
+	"any_eq", "any_ne", "any_lt", "any_le", "any_gt", "any_ge", "all_eq", "all_ne", "all_lt", "all_le", "all_gt", "all_ge",
 }
 
 func functionNames() []string {

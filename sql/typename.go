@@ -30,13 +30,14 @@ var typeNames = map[string]record.Type{
 	"timestamptz": record.TimestampTZ, "timestamp with time zone": record.TimestampTZ,
 	"interval": record.IntervalT,
 	"jsonb":    record.JSONB,
+	"date":     record.Date, "time": record.Time, "time without time zone": record.Time,
+	"timestamp": record.Timestamp, "timestamp without time zone": record.Timestamp, "uuid": record.UUID,
 }
 
 // otherTypes are PostgreSQL's types that aren't supported, and what to take instead.
 var otherTypes = map[string]string{
-	"timestamp": "TIMESTAMPTZ", "timestamp without time zone": "TIMESTAMPTZ", "date": "TIMESTAMPTZ", "time": "INTERVAL or TEXT",
-	"timetz": "TEXT", "time with time zone": "TEXT", "time without time zone": "INTERVAL or TEXT",
-	"json": "JSONB", "uuid": "TEXT", "char": "TEXT", "character": "TEXT", "bpchar": "TEXT", "name": "TEXT", "money": "NUMERIC",
+	"timetz": "TIME", "time with time zone": "TIME",
+	"json": "JSONB", "char": "TEXT", "character": "TEXT", "bpchar": "TEXT", "name": "TEXT", "money": "NUMERIC",
 	"serial": "BIGINT", "bigserial": "BIGINT", "inet": "TEXT", "cidr": "TEXT", "macaddr": "TEXT", "xml": "TEXT", "bit": "BYTEA", "varbit": "BYTEA",
 	"point": "two columns", "oid": "BIGINT", "regclass": "TEXT", "citext": "TEXT", "record": "JSONB",
 }
@@ -55,14 +56,15 @@ func (n typeName) resolve(src *source) (record.Type, error) {
 		return t, src.fail(n.at, stateNoObject, suggest(n.name, names), "unknown type %q", n.name)
 	}
 	switch {
-	case n.array:
-		return t, src.unsupported(n.at, "use JSONB", "arrays are not supported: %s[]", t)
 	case len(n.mods) > 0 && t == record.Numeric:
 		return t, src.unsupported(n.at, "write NUMERIC, and round(x, 2) for a number of decimals", "precision and scale of NUMERIC are not supported")
 	case len(n.mods) > 0 && t == record.Text:
 		return t, src.unsupported(n.at, "write TEXT", "a length limit of text is not supported")
 	case len(n.mods) > 0 && t != record.Double:
 		return t, src.unsupported(n.at, "leave it out", "a precision of %s is not supported", t)
+	}
+	if n.array {
+		return record.ArrayOf(t), nil
 	}
 	return t, nil
 }

@@ -2,7 +2,6 @@ package pgwire
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"math"
 	"time"
 
@@ -40,8 +39,28 @@ func oidOf(t record.Type) uint32 {
 		return pgtype.IntervalOID
 	case record.JSONB:
 		return pgtype.JSONBOID
+	case record.Date:
+		return pgtype.DateOID
+	case record.Time:
+		return pgtype.TimeOID
+	case record.Timestamp:
+		return pgtype.TimestampOID
+	case record.UUID:
+		return pgtype.UUIDOID
+	}
+	if t.IsArray() {
+		return arrayOIDs[oidOf(t.Elem())]
 	}
 	return pgtype.TextOID
+}
+
+// arrayOIDs are the types of arrays by those of their elements.
+var arrayOIDs = map[uint32]uint32{
+	pgtype.BoolOID: pgtype.BoolArrayOID, pgtype.Int8OID: pgtype.Int8ArrayOID, pgtype.Float8OID: pgtype.Float8ArrayOID,
+	pgtype.NumericOID: pgtype.NumericArrayOID, pgtype.TextOID: pgtype.TextArrayOID, pgtype.ByteaOID: pgtype.ByteaArrayOID,
+	pgtype.TimestamptzOID: pgtype.TimestamptzArrayOID, pgtype.IntervalOID: pgtype.IntervalArrayOID, pgtype.JSONBOID: pgtype.JSONBArrayOID,
+	pgtype.DateOID: pgtype.DateArrayOID, pgtype.TimeOID: pgtype.TimeArrayOID, pgtype.TimestampOID: pgtype.TimestampArrayOID,
+	pgtype.UUIDOID: pgtype.UUIDArrayOID,
 }
 
 // sizeOf is a type's size as RowDescription has it: -1 varies.
@@ -51,11 +70,11 @@ func sizeOf(oid uint32) int16 {
 		return 1
 	case pgtype.Int2OID:
 		return 2
-	case pgtype.Int4OID, pgtype.OIDOID, pgtype.Float4OID:
+	case pgtype.Int4OID, pgtype.OIDOID, pgtype.Float4OID, pgtype.DateOID:
 		return 4
-	case pgtype.Int8OID, pgtype.Float8OID, pgtype.TimestamptzOID:
+	case pgtype.Int8OID, pgtype.Float8OID, pgtype.TimestamptzOID, pgtype.TimestampOID, pgtype.TimeOID:
 		return 8
-	case pgtype.IntervalOID:
+	case pgtype.IntervalOID, pgtype.UUIDOID:
 		return 16
 	case pgtype.NameOID:
 		return 64
@@ -78,8 +97,16 @@ func typeOf(oid uint32) record.Type {
 		return record.Text
 	case pgtype.ByteaOID:
 		return record.Bytea
-	case pgtype.TimestamptzOID, pgtype.TimestampOID, pgtype.DateOID:
+	case pgtype.TimestamptzOID:
 		return record.TimestampTZ
+	case pgtype.TimestampOID:
+		return record.Timestamp
+	case pgtype.DateOID:
+		return record.Date
+	case pgtype.TimeOID:
+		return record.Time
+	case pgtype.UUIDOID:
+		return record.UUID
 	case pgtype.IntervalOID:
 		return record.IntervalT
 	case pgtype.JSONBOID, pgtype.JSONOID:
@@ -100,7 +127,12 @@ func appendBinary(dst []byte, c *record.Column, i int) ([]byte, error) {
 		return binary.BigEndian.AppendUint64(dst, uint64(c.Ints[i])), nil
 	case record.Double:
 		return binary.BigEndian.AppendUint64(dst, math.Float64bits(c.Floats[i])), nil
-	case record.TimestampTZ:
+	case record.Date:
+		const days2000 = epoch2000 / int64(24*time.Hour/time.Microsecond)
+		return binary.BigEndian.AppendUint32(dst, uint32(c.Ints[i]-days2000)), nil
+	case record.Time:
+		return binary.BigEndian.AppendUint64(dst, uint64(c.Ints[i])), nil
+	case record.TimestampTZ, record.Timestamp:
 		return binary.BigEndian.AppendUint64(dst, uint64(timestampOut(c.Ints[i]))), nil
 	case record.IntervalT:
 		v := c.Intervals[i]
@@ -111,10 +143,50 @@ func appendBinary(dst []byte, c *record.Column, i int) ([]byte, error) {
 		return appendNumeric(dst, string(c.At(i)))
 	case record.JSONB:
 		return append(append(dst, 1), c.At(i)...), nil
-	case record.Text, record.Bytea:
+	case record.Text, record.Bytea, record.UUID:
 		return append(dst, c.At(i)...), nil
 	}
+	if c.Type.IsArray() {
+		return appendArray(dst, c.Type.Elem(), c.At(i))
+	}
 	return record.AppendText(dst, c, i), nil
+}
+
+// appendArray appends an array: the number of its dimensions, whether it has NULLs, the elements' type; the dimension's
+// length and lower bound; then each element after its length, -1 for NULL.
+func appendArray(dst []byte, elem record.Type, src []byte) ([]byte, error) {
+	c := record.NewColumn(elem, 0)
+	if err := record.DecodeArray(src, &c); err != nil {
+		return dst, err
+	}
+	var dims, nulls uint32
+	if c.N > 0 {
+		dims = 1
+	}
+	if c.Validity != nil {
+		nulls = 1
+	}
+	dst = binary.BigEndian.AppendUint32(dst, dims)
+	dst = binary.BigEndian.AppendUint32(dst, nulls)
+	dst = binary.BigEndian.AppendUint32(dst, oidOf(elem))
+	if c.N == 0 {
+		return dst, nil
+	}
+	dst = binary.BigEndian.AppendUint32(dst, uint32(c.N))
+	dst = binary.BigEndian.AppendUint32(dst, 1)
+	for i := range c.N {
+		at := len(dst)
+		dst = binary.BigEndian.AppendUint32(dst, math.MaxUint32)
+		if c.Null(i) {
+			continue
+		}
+		var err error
+		if dst, err = appendBinary(dst, &c, i); err != nil {
+			return dst, err
+		}
+		binary.BigEndian.PutUint32(dst[at:], uint32(len(dst)-at-4))
+	}
+	return dst, nil
 }
 
 // timestampOut keeps the infinities, which are the ends of the range in both epochs.
@@ -201,12 +273,24 @@ func decodeBinary(oid uint32, b []byte) (record.Value, error) {
 		if err := want(8); err != nil {
 			return v, err
 		}
-		return timestampIn(int64(binary.BigEndian.Uint64(b)))
+		t, err := timestampIn(int64(binary.BigEndian.Uint64(b)))
+		t.Type = v.Type
+		return t, err
+	case pgtype.TimeOID:
+		if err := want(8); err != nil {
+			return v, err
+		}
+		if v.Int = int64(binary.BigEndian.Uint64(b)); v.Int < 0 || v.Int > int64(24*time.Hour/time.Microsecond) {
+			return v, fault.SQL(fault.Invalid, "22008", "time out of range")
+		}
 	case pgtype.DateOID:
 		if err := want(4); err != nil {
 			return v, err
 		}
-		return timestampIn(int64(int32(binary.BigEndian.Uint32(b))) * int64(24*time.Hour/time.Microsecond))
+		const day = int64(24 * time.Hour / time.Microsecond)
+		if v.Int = int64(int32(binary.BigEndian.Uint32(b))) + epoch2000/day; v.Int < record.MinDate || v.Int > record.MaxDate {
+			return v, fault.SQL(fault.Invalid, "22008", "date out of range")
+		}
 	case pgtype.IntervalOID:
 		if err := want(16); err != nil {
 			return v, err
@@ -247,8 +331,7 @@ func decodeBinaryBytes(oid uint32, b []byte) (record.Value, error) {
 		if len(b) != 16 {
 			return record.Value{}, fault.SQL(fault.Invalid, "22P03", "incorrect binary data format of uuid")
 		}
-		h := hex.EncodeToString(b)
-		return record.Value{Type: record.Unknown, Bytes: []byte(h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:])}, nil
+		return record.Value{Type: record.UUID, Bytes: append([]byte{}, b...)}, nil
 	case pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID, pgtype.NameOID:
 		return record.ParseText(record.Text, string(b))
 	case 0, pgtype.UnknownOID:

@@ -56,13 +56,11 @@ func newRowCodec(p *plan.Plan) *rowCodec {
 func (c *rowCodec) split() {
 	inKey := make([]bool, len(c.schema))
 	for _, i := range c.key {
-		switch c.schema[i].Type {
-		case record.Boolean, record.BigInt, record.Text, record.Bytea, record.TimestampTZ:
-			inKey[i] = true
-		default:
+		if c.schema[i].Type.HasForms() {
 			c.rest, c.wholeIn = c.all, true
 			return
 		}
+		inKey[i] = true
 	}
 	for i := range c.schema {
 		if !inKey[i] {

@@ -79,16 +79,16 @@ func gatherColumn(dst, src *record.Column, rows []int32) {
 			}
 		}
 	}
-	switch src.Type {
-	case record.Boolean:
+	switch src.Type.Layout() {
+	case record.LayoutBools:
 		dst.Bools = pick(src.Bools, rows)
-	case record.BigInt, record.TimestampTZ:
+	case record.LayoutInts:
 		dst.Ints = pick(src.Ints, rows)
-	case record.Double:
+	case record.LayoutFloats:
 		dst.Floats = pick(src.Floats, rows)
-	case record.IntervalT:
+	case record.LayoutIntervals:
 		dst.Intervals = pick(src.Intervals, rows)
-	case record.Numeric, record.Text, record.Bytea, record.JSONB:
+	case record.LayoutBytes:
 		size := 0
 		for _, i := range rows {
 			size += int(src.Offsets[i+1] - src.Offsets[i])
