@@ -45,6 +45,10 @@ bench-quick: build # within one minute
 bench-failover: build # 50 times kill -9 under load, hangs, handovers: some ten minutes; FLAGS=-peers adds Kafka
 	$(GO) run ./test/bench -failover $(FLAGS)
 
+.PHONY: bench-state
+bench-state: build # how long a view of 1 GB lacks the newest tick when a node is lost; three minutes
+	$(GO) run ./test/bench -state
+
 .PHONY: bench-peers
 bench-peers: build # beside Kafka; needs a JDK, Maven and python3
 	$(GO) run ./test/bench -peers

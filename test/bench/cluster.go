@@ -43,7 +43,7 @@ func (b *bench) cluster(n, partitions int) (*nodes, error) {
 		if i > 0 {
 			args = append(args, "--join", c.procs[0].gossip)
 		}
-		p, err := b.spawn(args)
+		p, err := b.spawn(append(args, b.extra...))
 		if err != nil {
 			c.stop()
 			return nil, err

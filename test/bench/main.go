@@ -24,7 +24,8 @@ type bench struct {
 	dir    string // temporary
 	out    *os.File
 	quick  bool
-	peers  string // folder of the peers' scripts
+	peers  string   // folder of the peers' scripts
+	extra  []string // flags of the nodes that are started
 }
 
 func main() {
@@ -32,6 +33,7 @@ func main() {
 	peers := flag.Bool("peers", false, "Kafka between two runs of our own, and the ratios")
 	dir := flag.String("peers-dir", "../shared/peers", "where the peers' scripts are")
 	failover := flag.Bool("failover", false, "only: how long appends stop when a node is lost; with -peers beside Kafka")
+	state := flag.Bool("state", false, "only: how long a view of 1 GB lacks the newest tick when a node is lost")
 	rounds := flag.Int("rounds", 50, "of kill -9, with -failover; a fifth as many of the other faults")
 	only := flag.String("only", "", "comma-separated: append, views, latency, start, idle; with -failover: kill, hang, quiet, handover, alarms")
 	binary := flag.String("binary", "bin/millrace", "what to measure")
@@ -43,6 +45,8 @@ func main() {
 		switch {
 		case *failover:
 			return b.failovers(*rounds, *only, *peers)
+		case *state:
+			return b.stateLoss()
 		case *peers:
 			return b.besidePeers()
 		}
@@ -123,7 +127,7 @@ func (b *bench) report(name string, value float64, unit string, settings map[str
 		return err
 	}
 	var at []string
-	for _, k := range []string{"record_bytes", "payload", "replicas", "compression", "keys", "rate", "flush"} {
+	for _, k := range []string{"record_bytes", "payload", "replicas", "compression", "keys", "rate", "flush", "state_mb", "acked_s"} {
 		if v, ok := settings[k]; ok {
 			at = append(at, fmt.Sprintf("%s=%v", k, v))
 		}
