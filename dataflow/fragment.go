@@ -370,6 +370,8 @@ func (b *builder) build() (operator, error) {
 		return newDropLate(b)
 	case op.Kind == plan.OpExpand && op.Expand != nil:
 		return newExpand(b)
+	case op.Kind == plan.OpWindow && op.Window != nil:
+		return newWindow(b)
 	case op.Kind == plan.OpAggregate && op.Aggregate != nil:
 		return newAggregate(b)
 	case op.Kind == plan.OpEmitFinal && op.EmitFinal != nil:
