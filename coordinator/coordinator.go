@@ -70,7 +70,7 @@ type Coordinator struct {
 	// Set by Run before up is closed.
 	up     chan struct{}
 	raft   *raft.Raft
-	trans  *raft.NetworkTransport
+	trans  *raftTransport
 	gossip atomic.Pointer[gossip]
 	ran    atomic.Bool
 
@@ -179,7 +179,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 // start brings up Raft and gossip. A folder without data and without peers to join becomes a cluster.
 func (c *Coordinator) start() error {
 	logger := newRaftLogger(c.log)
-	c.trans = newTransport(&addressedStream{StreamLayer: c.cfg.Stream, self: string(c.id.node)}, c.resolve, logger)
+	c.trans = trackPipelines(newTransport(&addressedStream{StreamLayer: c.cfg.Stream, self: string(c.id.node)}, c.resolve, logger))
 	has, err := raft.HasExistingState(c.stores.logs, c.stores.stable, c.stores.snapshots)
 	if err != nil {
 		return fault.Wrap(fault.Corrupted, err, "reading Raft's state from the log store")
@@ -254,6 +254,7 @@ func (c *Coordinator) halt(leave time.Duration) {
 		if c.damaged.Load() {
 			return // it doesn't stop
 		}
+		c.trans.closePipelines()
 		if err := stopped.Error(); err != nil {
 			c.log.Warn("stopping Raft", "error", err)
 		}
