@@ -162,6 +162,20 @@ func (a *application) createView(c *internalv1.CreateView) error {
 	return nil
 }
 
+// restartView lets a view begin anew, unless it has since.
+func (a *application) restartView(c *internalv1.RestartView) error {
+	at := slices.IndexFunc(a.st.Views, func(v *internalv1.ViewDef) bool { return v.Id == c.Id })
+	if at < 0 || a.st.Views[at].CreatedTick != c.CreatedTick || a.cmd.Tick <= c.CreatedTick {
+		return nil
+	}
+	def := proto.CloneOf(a.st.Views[at])
+	def.CreatedTick = a.cmd.Tick
+	a.st.Views = slices.Clone(a.st.Views)
+	a.st.Views[at] = def
+	a.changed = true
+	return nil
+}
+
 func (a *application) dropObjects(d *internalv1.DropObjects) error {
 	objs := objects(a.st)
 	drop := map[uint64]bool{}

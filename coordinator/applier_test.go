@@ -133,6 +133,8 @@ func testCommand(t *testing.T, d *datadriven.TestData) *internalv1.Command {
 			v.DependsOn = append(v.DependsOn, id)
 		}
 		cmd.Op = &internalv1.Command_CreateView{CreateView: &internalv1.CreateView{Def: v, IfNotExists: d.HasArg("if-not-exists")}}
+	case "restart-view":
+		cmd.Op = &internalv1.Command_RestartView{RestartView: &internalv1.RestartView{Id: numArg(d, "id"), CreatedTick: numArg(d, "created")}}
 	case "drop":
 		k := internalv1.ObjectKind(internalv1.ObjectKind_value["OBJECT_KIND_"+strings.ToUpper(arg(d, "kind"))])
 		cmd.Op = &internalv1.Command_DropObjects{DropObjects: &internalv1.DropObjects{

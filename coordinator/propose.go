@@ -67,7 +67,8 @@ func (c *Coordinator) retryable(cmd *internalv1.Command, err error) (again bool,
 // the difference: expected epochs and states, and ids, see to that.
 func repeatable(cmd *internalv1.Command) bool {
 	switch op := cmd.Op.(type) {
-	case *internalv1.Command_RegisterMember, *internalv1.Command_SetMemberState, *internalv1.Command_RemoveMember, *internalv1.Command_SetPartition:
+	case *internalv1.Command_RegisterMember, *internalv1.Command_SetMemberState, *internalv1.Command_RemoveMember, *internalv1.Command_SetPartition,
+		*internalv1.Command_RestartView:
 		return true
 	case *internalv1.Command_CreateStream:
 		return op.CreateStream.IfNotExists

@@ -16,6 +16,7 @@ import (
 	"github.com/millrace/millrace/internal/ids"
 	"github.com/millrace/millrace/partition"
 	"github.com/millrace/millrace/partition/stage"
+	internalv1 "github.com/millrace/millrace/proto/internalv1"
 )
 
 // compose makes the parts and connects them; nothing runs yet.
@@ -131,7 +132,16 @@ func (n *Node) newRuntime() (*stage.Runtime, error) {
 			at, err := n.host.Committed(p)
 			return uint64(at), err
 		},
+		Restart: n.restartView,
 	})
+}
+
+// restartView implements what stage.Deps.Restart says.
+func (n *Node) restartView(ctx context.Context, view ids.StreamID, created ids.Tick) error {
+	_, err := n.coord.Propose(ctx, &internalv1.Command{Op: &internalv1.Command_RestartView{RestartView: &internalv1.RestartView{
+		Id: uint64(view), CreatedTick: uint64(created),
+	}}})
+	return err
 }
 
 // logReader is the partitions' logs as the view runtime reads them.

@@ -71,21 +71,12 @@ func (s *session) createTable(ctx context.Context, st *sql.CreateTable) (string,
 	return "CREATE TABLE", nil
 }
 
-// maxViewStages is what the view runtime runs: rows move between partitions once.
-const maxViewStages = 2
-
-// runnable refuses what the view runtime doesn't run yet.
+// runnable refuses what the view runtime doesn't run.
 func runnable(name string, p *plan.Plan) error {
-	refuse := func(what string) error {
-		return fault.SQL(fault.Unsupported, "0A000", "view %q %s, which only an ad-hoc query can", name, what)
-	}
-	if len(p.Stages) > maxViewStages {
-		return refuse("moves rows between partitions more than once, or reads several relations")
-	}
 	for i := range p.Stages {
 		for j := range p.Stages[i].Ops {
-			if s := p.Stages[i].Ops[j].Scan; s != nil && s.Kind != plan.ScanStream {
-				return refuse("reads a view or table")
+			if s := p.Stages[i].Ops[j].Scan; s != nil && s.Kind == plan.ScanDead {
+				return fault.SQL(fault.Unsupported, "0A000", "view %q reads dead letters, which only an ad-hoc query can", name)
 			}
 		}
 		if _, err := dataflow.New(p.Stages[i].Ops, dataflow.Env{Mode: dataflow.Live}); err != nil {

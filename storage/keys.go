@@ -19,13 +19,16 @@ import (
 //	  03 partition:4 04 name                         facts about the replica
 //	state store
 //	  00 name                                        meta
-//	  01 view:8 partition:4 space:1 suffix           state of a view
+//	  01 view:8 partition:4 space:1 suffix           state of a view's last stage
+//	  01 view:8 partition:4 00 stage:1 space:1 suffix  state of its earlier stages
 const (
 	prefixMeta       = 0x00
 	prefixRaftLog    = 0x01
 	prefixRaftStable = 0x02
 	prefixPartition  = 0x03
 	prefixState      = 0x01 // in the state store
+
+	earlierStages = 0x00 // a space of a view's state; no stage uses it for itself
 
 	partitionLog      = 0x01
 	partitionProducer = 0x02
@@ -168,7 +171,7 @@ func ParseReplicaKey(key []byte) (p ids.PartitionID, name []byte, ok bool) {
 }
 
 // AppendStateKey appends the key of a view's state in one partition: space tells apart what one view keeps (state of its
-// stages, their outputs, progress), suffix is the owner's own.
+// last stage, its output, progress), suffix is the owner's own.
 func AppendStateKey(dst []byte, view ids.StreamID, p ids.PartitionID, space byte, suffix []byte) []byte {
 	dst = append(dst, prefixState)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(view))
@@ -194,6 +197,23 @@ func ParseStateKey(key []byte) (view ids.StreamID, p ids.PartitionID, space byte
 // StateRange holds one space of a view's state in one partition.
 func StateRange(view ids.StreamID, p ids.PartitionID, space byte) (lo, hi []byte) {
 	return prefixRange(StateKey(view, p, space, nil))
+}
+
+// StagePrefix is what the keys of one space of an earlier stage's state begin with; the last stage's begin with
+// StateKey(view, p, space, nil), and space is never 0.
+func StagePrefix(view ids.StreamID, p ids.PartitionID, stage, space byte) []byte {
+	return StateKey(view, p, earlierStages, []byte{stage, space})
+}
+
+// StageRange holds all spaces of an earlier stage's state in one partition.
+func StageRange(view ids.StreamID, p ids.PartitionID, stage byte) (lo, hi []byte) {
+	return prefixRange(StateKey(view, p, earlierStages, []byte{stage}))
+}
+
+// LastStageRange holds all spaces of the last stage's state in one partition.
+func LastStageRange(view ids.StreamID, p ids.PartitionID) (lo, hi []byte) {
+	_, hi = StatePartitionRange(view, p)
+	return StateKey(view, p, earlierStages+1, nil), hi
 }
 
 // StatePartitionRange holds all spaces of a view's state in one partition.

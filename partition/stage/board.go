@@ -172,6 +172,15 @@ func (b *board) show(stream ids.StreamID, parts []ids.PartitionID, fn func(i int
 	}
 }
 
+// showClosed calls fn for each of parts with the closed tick.
+func (b *board) showClosed(parts []ids.PartitionID, fn func(i int, closed ids.Tick)) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for i, p := range parts {
+		fn(i, b.parts[p].closed)
+	}
+}
+
 // forget drops a stream that is gone.
 func (b *board) forget(keep func(ids.StreamID) bool) {
 	b.mu.Lock()

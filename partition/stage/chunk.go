@@ -30,6 +30,14 @@ func (c *chunk) read() error {
 	if err := c.prepare(); err != nil {
 		return err
 	}
+	if s.up != nil {
+		return c.readOutput()
+	}
+	if s.plan.log.id == 0 {
+		sc.pos.through = c.closed
+		c.steps = append(c.steps, &step{through: c.closed, pos: sc.pos})
+		return nil
+	}
 	if sc.pos.through >= s.view.created {
 		return c.readLog(c.closed, c.liveBatch, func() error {
 			if c.tick == 0 {
@@ -57,7 +65,7 @@ func (c *chunk) read() error {
 		if err := c.readLog(limit, c.historyBatch, atEnd); err != nil {
 			return err
 		}
-	case s.view.events:
+	case s.plan.log.events:
 		if err := c.readLog(limit, c.skippedBatch, atEnd); err != nil {
 			return err
 		}
@@ -77,25 +85,25 @@ func (c *chunk) read() error {
 // prepare makes what the first chunk of a scan needs.
 func (c *chunk) prepare() error {
 	s, sc := c.source, c.scan
-	if sc.dec == nil {
-		columns := s.view.columns
-		if sc.skipping = s.view.startNow && sc.pos.through < s.view.created; sc.skipping {
+	if l := s.plan.log; l != nil && l.id != 0 && sc.dec == nil {
+		columns := l.columns
+		if sc.skipping = l.marks || s.view.startNow && sc.pos.through < s.view.created; sc.skipping {
 			columns = nil // only event times matter
 		}
 		var err error
-		if sc.dec, err = record.NewDecoder(s.view.stream, columns); err != nil {
+		if sc.dec, err = record.NewDecoder(l.stream, columns); err != nil {
 			return err
 		}
 		sc.dec.HasEventTime, sc.dec.MaxEventTime = sc.pos.hasEvent, sc.pos.maxEvent
 		sc.in = record.NewDelta(sc.dec.Schema(), 0)
 	}
 	if s.split == nil {
-		s.split = newSplitter(s.view.exchange, s.view.partitions)
+		s.split = newSplitter(s.plan.exchange, s.view.partitions)
 	}
-	if s.frag == nil && s.view.sourceOps != nil {
+	if s.frag == nil && s.plan.ops != nil {
 		var err error
 		env := dataflow.Env{Mode: dataflow.Live, Partition: s.p}
-		if s.frag, err = dataflow.New(s.view.sourceOps, env); err != nil {
+		if s.frag, err = dataflow.New(s.plan.ops, env); err != nil {
 			return err
 		}
 	}
@@ -106,7 +114,7 @@ func (c *chunk) prepare() error {
 func (c *chunk) readLog(limit ids.Tick, fn func(*LogBatch) (bool, error), atEnd func() error) error {
 	s, sc := c.source, c.scan
 	var own error
-	err := s.rt.logs.ReadTicks(s.p, s.view.streamID, sc.pos.offset, limit, func(b *LogBatch) (bool, error) {
+	err := s.rt.logs.ReadTicks(s.p, s.plan.log.id, sc.pos.offset, limit, func(b *LogBatch) (bool, error) {
 		if b.BaseOffset != sc.pos.offset {
 			own = fault.New(fault.Conflict, "view %q needs the records of partition %d from offset %d on, its log goes on at %d; "+
 				"drop the view and create it again", s.view.name, s.p, sc.pos.offset, b.BaseOffset).WithReason("LOG_TRUNCATED")
@@ -185,7 +193,7 @@ func (c *chunk) decode(b *LogBatch) error {
 
 func (c *chunk) push() error {
 	c.pushed = true
-	err := c.source.frag.Push(c.source.view.scanOp, c.scan.in)
+	err := c.source.frag.Push(c.source.plan.leaf, c.scan.in)
 	c.scan.in.Reset()
 	return err
 }
@@ -200,7 +208,12 @@ func (c *chunk) finish(part bool, through ids.Tick) error {
 	st := &step{tick: c.tick, part: part, through: sc.pos.through, pos: sc.pos}
 	switch {
 	case s.frag == nil:
-		if sc.in.N > 0 {
+		switch {
+		case sc.in.N == 0:
+		case s.plan.exchange != nil:
+			st.parts = s.split.split(s.p, sc.in, s.want)
+			sc.in.Reset()
+		default:
 			in := sc.in
 			sc.in = record.NewDelta(sc.dec.Schema(), in.N)
 			if s.want[s.p] {
@@ -220,7 +233,7 @@ func (c *chunk) finish(part bool, through ids.Tick) error {
 		st.parts = s.split.split(s.p, out, s.want)
 		st.counts = s.frag.TakeCounts()
 	}
-	if sc.skipping && through >= s.view.created {
+	if sc.skipping && !s.plan.log.marks && through >= s.view.created {
 		sc.dec = nil // from here on the columns are wanted
 	}
 	c.steps = append(c.steps, st)
@@ -235,7 +248,7 @@ func onePart(target ids.PartitionID, d *record.Delta) []part {
 // skip goes to the first batch after the view's created_tick, which is closed, without reading what lies before.
 func (c *chunk) skip() error {
 	s, sc := c.source, c.scan
-	lo, hi, err := s.rt.logs.End(s.p, s.view.streamID)
+	lo, hi, err := s.rt.logs.End(s.p, s.plan.log.id)
 	if err != nil {
 		return err
 	}
@@ -243,7 +256,7 @@ func (c *chunk) skip() error {
 		mid := lo + (hi-lo)/2
 		next := hi
 		after := true
-		err := s.rt.logs.ReadTicks(s.p, s.view.streamID, mid, maxTick, func(b *LogBatch) (bool, error) {
+		err := s.rt.logs.ReadTicks(s.p, s.plan.log.id, mid, maxTick, func(b *LogBatch) (bool, error) {
 			after = b.Tick > s.view.created
 			if !after {
 				next = b.BaseOffset + ids.Offset(b.Count)

@@ -59,18 +59,20 @@ func (n *testNode) End(p ids.PartitionID, s ids.StreamID) (start, end ids.Offset
 
 // testCluster is several nodes over shared logs.
 type testCluster struct {
-	t     testing.TB
-	cfg   func(*Config)
-	logs  *memLogs
-	nodes []*testNode
-	state *internalv1.ClusterState
-	first map[ids.PartitionID]bool // the next closing is the first of an epoch
-	data  []ids.Tick               // last tick with data that was told, by partition
-	tick  ids.Tick
-	model *model
-	wrap  func(*storage.Store) Store
-	peers func(Peers) Peers // around the connections, if set
-	ahead ids.Tick          // how far a new view's created_tick lies above the last closed one
+	t       testing.TB
+	cfg     func(*Config)
+	logs    *memLogs
+	nodes   []*testNode
+	state   *internalv1.ClusterState
+	first   map[ids.PartitionID]bool // the next closing is the first of an epoch
+	data    []ids.Tick               // last tick with data that was told, by partition
+	tick    ids.Tick
+	model   *model
+	wrap    func(*storage.Store) Store
+	durable time.Duration // the configuration's DurableInterval
+	begin   func(context.Context, ids.StreamID, ids.Tick) error
+	peers   func(Peers) Peers // around the connections, if set
+	ahead   ids.Tick          // how far a new view's created_tick lies above the last closed one
 }
 
 func newTestCluster(t testing.TB, nodes, partitions int, cfg func(*Config)) *testCluster {
@@ -79,7 +81,7 @@ func newTestCluster(t testing.TB, nodes, partitions int, cfg func(*Config)) *tes
 
 // newWrappedCluster is newTestCluster with something between the runtimes and their stores.
 func newWrappedCluster(t testing.TB, nodes, partitions int, cfg func(*Config), wrap func(*storage.Store) Store) *testCluster {
-	c := &testCluster{wrap: wrap,
+	c := &testCluster{wrap: wrap, durable: DefaultConfig().DurableInterval,
 		t: t, cfg: cfg, logs: newMemLogs(partitions), first: map[ids.PartitionID]bool{}, data: make([]ids.Tick, partitions),
 		tick: streamCreated, model: &model{events: make([][]event, partitions)},
 	}
@@ -152,7 +154,8 @@ type peersFunc func(ids.NodeID) (grpc.ClientConnInterface, error)
 
 func (f peersFunc) Conn(n ids.NodeID) (grpc.ClientConnInterface, error) { return f(n) }
 
-func (c *testCluster) start(n *testNode) {
+// open opens a node's state store.
+func (c *testCluster) open(n *testNode) *storage.Store {
 	c.t.Helper()
 	o := storage.DefaultOptions()
 	o.FS, o.ReserveBytes, o.Logger, o.MemTableBytes = n.fs, 0, quiet(), 1<<20
@@ -160,10 +163,17 @@ func (c *testCluster) start(n *testNode) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	return store
+}
+
+func (c *testCluster) start(n *testNode) {
+	c.t.Helper()
+	store := c.open(n)
 	cfg := DefaultConfig()
 	cfg.NodeID, cfg.Workers = n.id, 2
 	cfg.ShareWait, cfg.FlushInterval = 5*time.Millisecond, 20*time.Millisecond
 	cfg.RetryMin, cfg.RetryMax = time.Millisecond, 20*time.Millisecond
+	cfg.DurableInterval = c.durable
 	if c.cfg != nil {
 		c.cfg(&cfg)
 	}
@@ -177,7 +187,7 @@ func (c *testCluster) start(n *testNode) {
 	if c.peers != nil {
 		peers = c.peers(peers)
 	}
-	rt, err := New(cfg, Deps{Store: deps, Logs: n, Logger: quiet(), Peers: peers})
+	rt, err := New(cfg, Deps{Store: deps, Logs: n, Logger: quiet(), Restart: c.begin, Peers: peers})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -340,8 +350,12 @@ const wait = 60 * time.Second
 
 // read returns a view's rows at a tick, from all partitions.
 func (c *testCluster) read(view ids.StreamID, tick ids.Tick, prefix ...record.Value) (map[string]int64, error) {
+	return c.readWithin(wait, view, tick, prefix...)
+}
+
+func (c *testCluster) readWithin(limit time.Duration, view ids.StreamID, tick ids.Tick, prefix ...record.Value) (map[string]int64, error) {
 	rows := map[string]int64{}
-	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	for p := range len(c.state.Partitions) {
 		for {

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"time"
@@ -165,4 +166,7 @@ type Deps struct {
 	// Committed tells how far this node's log of a partition, of which it needn't be the primary, is known to be
 	// committed, in the numbers of Closing.End. Nil: other replicas' logs aren't read here.
 	Committed func(p ids.PartitionID) (uint64, error)
+	// Restart, if not nil, lets a view begin anew, at a later tick, in the whole cluster, unless created isn't its
+	// created_tick any more: what it reads of another view isn't retained. Without it such a view fails.
+	Restart func(ctx context.Context, view ids.StreamID, created ids.Tick) error
 }

@@ -1,8 +1,10 @@
 package stage
 
 import (
+	"cmp"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
@@ -29,20 +31,108 @@ func (rt *Runtime) Configure(st *internalv1.ClusterState) {
 	if first {
 		rt.dropOrphans()
 	}
-	rt.configureSources(here)
+	rt.dropSources(here)
 	for _, s := range rt.sources {
 		s.forgetDurable(moved)
 	}
 	rt.configureTargets(st, here, first)
-	rt.ship.configure(st)
-	rt.publish(st, here)
-	rt.configureFeeds(st)
+	rt.settle(st, here)
 	streams := map[ids.StreamID]bool{}
 	for _, s := range st.Streams {
 		streams[ids.StreamID(s.Stream.Id)] = true
 	}
 	rt.board.forget(func(s ids.StreamID) bool { return streams[s] })
 	rt.lookAtBoard()
+}
+
+// settle connects what has changed with what hasn't.
+func (rt *Runtime) settle(st *internalv1.ClusterState, here map[ids.PartitionID]ids.Epoch) {
+	rt.ship.configure(st)
+	rt.configureSources(here)
+	rt.publish(st, here)
+	rt.configureFeeds(st)
+}
+
+// redo takes down targets that have to be computed again from their inputs, and groups that have to begin again at what
+// is stored, and makes them anew.
+func (rt *Runtime) redo() {
+	if rt.stopped || rt.state == nil {
+		return
+	}
+	again := rt.reopen.Swap(false)
+	for _, g := range slices.Clone(rt.groups) {
+		g.mu.Lock()
+		targets, broken := g.targets, g.broken // targets is never changed in place
+		g.mu.Unlock()
+		for _, t := range targets {
+			lost := t.redo.Load()
+			if !lost && !broken || g.view.failed.Load() != nil {
+				continue
+			}
+			again = true
+			rt.removeTarget(t)
+			delete(rt.targets, t.key())
+			if lost {
+				rt.ship.release(t)
+				lo, hi := t.stored()
+				rt.deleteRange(lo, hi)
+				rt.log.Info("a stage of a view is computed again from its inputs", "view", t.view.name, "stage", t.plan.index, "partition", t.p)
+			}
+		}
+	}
+	if again {
+		here := rt.primaryEpochs(rt.state)
+		rt.configureTargets(rt.state, here, false)
+		rt.settle(rt.state, here)
+		rt.lookAtBoard()
+	}
+}
+
+// reopenSoon opens feeds anew that a source of this node gave up, after a pause.
+func (rt *Runtime) reopenSoon() {
+	time.AfterFunc(rt.cfg.RetryMax, func() {
+		rt.reopen.Store(true)
+		rt.lookAtBoard()
+	})
+}
+
+// wantRestart says that a view must begin anew. It is called with all kinds of locks held.
+func (rt *Runtime) wantRestart(v *view) {
+	if v.restarting.Swap(true) {
+		return
+	}
+	if rt.begin == nil || v.startNow {
+		rt.failView(v, fault.New(fault.Conflict, "view %q needs changes of a view that aren't retained any more; drop it and create it again", v.name))
+		return
+	}
+	rt.restMu.Lock()
+	rt.restart = append(rt.restart, v)
+	rt.restMu.Unlock()
+	rt.lookAtBoard()
+}
+
+// restartViews asks for the views that must begin anew. Called with mu held.
+func (rt *Runtime) restartViews() {
+	rt.restMu.Lock()
+	views := rt.restart
+	rt.restart = nil
+	rt.restMu.Unlock()
+	if rt.stopped {
+		return
+	}
+	for _, v := range views {
+		rt.log.Warn("a view begins anew: what it needs of another view isn't retained any more", "view", v.name)
+		rt.tasks.Go(func() {
+			pause := rt.cfg.RetryMin
+			for rt.begin(rt.ctx, v.id, v.created) != nil && rt.ctx.Err() == nil {
+				select {
+				case <-rt.ctx.Done():
+				case <-time.After(pause):
+				}
+				pause = min(2*pause, rt.cfg.RetryMax)
+			}
+		})
+	}
 }
 
 // primaryEpochs returns the partitions whose primary is here, with their epochs.
@@ -67,38 +157,56 @@ func movedPrimaries(before, now *internalv1.ClusterState) []ids.PartitionID {
 	return out
 }
 
-// dropViews ends the views that are gone and deletes what they have stored.
+// dropViews ends the views that are gone, and deletes what they have stored, and those that begin anew. Views over
+// them are taken down and made again, with what they have stored.
 func (rt *Runtime) dropViews(st *internalv1.ClusterState) {
-	keep := map[ids.StreamID]bool{}
+	keep := map[ids.StreamID]*internalv1.ViewDef{}
 	for _, v := range st.Views {
-		keep[ids.StreamID(v.Id)] = true
+		keep[ids.StreamID(v.Id)] = v
 	}
-	for id := range rt.views {
-		if keep[id] {
+	ordered := slices.SortedFunc(maps.Values(rt.views), func(a, b *view) int { return cmp.Compare(a.id, b.id) })
+	gone := map[ids.StreamID]bool{}
+	for _, v := range ordered {
+		def := keep[v.id]
+		same := def != nil && v.same(def)
+		if same && !slices.ContainsFunc(v.uses, func(id ids.StreamID) bool { return gone[id] }) {
 			continue
 		}
-		for k, s := range rt.sources {
-			if k.view == id {
-				s.stop("the view was dropped")
-				delete(rt.sources, k)
-			}
+		gone[v.id] = true
+		rt.takeDown(v, same)
+		delete(rt.views, v.id)
+		if !same {
+			lo, hi := storage.StateViewRange(v.id)
+			rt.deleteRange(lo, hi)
 		}
-		rt.groups = slices.DeleteFunc(rt.groups, func(g *group) bool {
-			if g.view.id != id {
-				return false
-			}
-			rt.closeFeeds(g.stop())
-			return true
-		})
-		for k, t := range rt.targets {
-			if k.view == id {
-				t.close()
-				delete(rt.targets, k)
-			}
+	}
+}
+
+// takeDown ends what runs of a view.
+func (rt *Runtime) takeDown(v *view, store bool) {
+	for k, s := range rt.sources {
+		if k.view == v.id {
+			s.stop("the view was dropped")
+			delete(rt.sources, k)
 		}
-		delete(rt.views, id)
-		lo, hi := storage.StateViewRange(id)
-		rt.deleteRange(lo, hi)
+	}
+	for k, t := range rt.targets {
+		if k.view == v.id && store {
+			rt.removeTarget(t)
+		}
+	}
+	rt.groups = slices.DeleteFunc(rt.groups, func(g *group) bool {
+		if g.view.id != v.id {
+			return false
+		}
+		rt.closeFeeds(g.stop())
+		return true
+	})
+	for k, t := range rt.targets {
+		if k.view == v.id {
+			t.close()
+			delete(rt.targets, k)
+		}
 	}
 }
 
@@ -120,12 +228,17 @@ func (rt *Runtime) addViews(st *internalv1.ClusterState) {
 		if rt.views[ids.StreamID(def.Id)] != nil {
 			continue
 		}
-		v, err := compileView(def, streams, int(st.PartitionCount))
+		v, err := compileView(def, streams, rt.views, int(st.PartitionCount))
 		if err != nil {
 			v.fail(err)
 			rt.log.Error("a view can't be run", "view", def.Name, "error", err)
 		}
 		rt.views[v.id] = v
+		for _, id := range v.uses {
+			if up := rt.views[id]; err == nil && up.created > v.created {
+				rt.wantRestart(v) // what it reads has begun anew
+			}
+		}
 	}
 }
 
@@ -168,22 +281,68 @@ func (rt *Runtime) replicaHere(p ids.PartitionID) bool {
 }
 
 // configureSources makes and ends sources: each belongs to one epoch of its partition.
-func (rt *Runtime) configureSources(here map[ids.PartitionID]ids.Epoch) {
+func (rt *Runtime) dropSources(here map[ids.PartitionID]ids.Epoch) {
 	for k, s := range rt.sources {
 		if epoch, ok := here[k.p]; !ok || epoch != s.epoch {
 			s.stop("the partition has another primary or epoch")
 			delete(rt.sources, k)
 		}
 	}
+}
+
+// upstream returns the target whose output a source reads in a partition; nil when it reads a log, or there is none here.
+func (rt *Runtime) upstream(plan *sourcePlan, p ids.PartitionID) *target {
+	if plan.log != nil {
+		return nil
+	}
+	if plan.upView == 0 {
+		return rt.targets[targetKey{plan.view.id, plan.upStage, p}]
+	}
+	up := rt.views[plan.upView]
+	if up == nil || up.failed.Load() != nil {
+		return nil
+	}
+	return rt.targets[targetKey{up.id, up.last().index, p}]
+}
+
+func (rt *Runtime) configureSources(here map[ids.PartitionID]ids.Epoch) {
+	for k, s := range rt.sources {
+		if s.up != rt.upstream(s.plan, s.p) {
+			s.stop("what it reads is made again")
+			delete(rt.sources, k)
+		}
+	}
 	for id, v := range rt.views {
-		if v.failed.Load() != nil {
+		if !v.runs() {
 			continue
 		}
-		for p, epoch := range here {
-			if k := (viewPartition{id, p}); rt.sources[k] == nil {
-				rt.sources[k] = newSource(rt, v, p, epoch)
+		for _, plan := range v.sources {
+			if up := rt.views[plan.upView]; plan.upView != 0 && (up == nil || up.failed.Load() != nil) {
+				rt.failView(v, fault.New(fault.Conflict, "view %q reads a view that has failed", v.name))
+				break
+			}
+			for p, epoch := range here {
+				k := sourceKey{id, plan.index, p}
+				if up := rt.upstream(plan, p); rt.sources[k] == nil && (plan.log != nil || up != nil) {
+					rt.sources[k] = newSource(rt, plan, p, epoch, up)
+				}
 			}
 		}
+	}
+	rt.connectOutputs()
+}
+
+// connectOutputs tells the targets who reads them.
+func (rt *Runtime) connectOutputs() {
+	outs := map[*target][]*source{}
+	for _, s := range rt.sources {
+		if s.up != nil {
+			outs[s.up] = append(outs[s.up], s)
+		}
+	}
+	for _, t := range rt.targets {
+		list := outs[t]
+		t.outs.Store(&list)
 	}
 }
 
@@ -208,45 +367,49 @@ func (rt *Runtime) configureTargets(st *internalv1.ClusterState, here map[ids.Pa
 	}
 	slices.Sort(ordered)
 	for id, v := range rt.views {
-		if v.failed.Load() != nil {
+		if !v.runs() {
 			continue
 		}
-		var fresh []*target
-		for _, p := range ordered {
-			k := viewPartition{id, p}
-			if rt.targets[k] != nil {
-				continue
+		for _, plan := range v.targets {
+			var fresh []*target
+			for _, p := range ordered {
+				k := targetKey{id, plan.index, p}
+				if rt.targets[k] != nil {
+					continue
+				}
+				if err := rt.ship.discard(plan.lane(p), v.created); err != nil {
+					rt.failView(v, err)
+					break
+				}
+				t, err := loadTarget(rt, plan, p)
+				if err != nil {
+					rt.failView(v, err)
+					break
+				}
+				rt.targets[k] = t
+				fresh = append(fresh, t)
 			}
-			if err := rt.ship.discard(laneKey{view: id, p: p}, v.created); err != nil {
-				rt.failView(v, err)
-				break
+			if v.failed.Load() == nil {
+				rt.addGroups(plan, fresh, first)
 			}
-			t, err := loadTarget(rt, v, p)
-			if err != nil {
-				rt.failView(v, err)
-				break
-			}
-			rt.targets[k] = t
-			fresh = append(fresh, t)
-		}
-		if v.failed.Load() == nil {
-			rt.addGroups(v, fresh, first)
 		}
 	}
 }
 
+func (t *target) key() targetKey { return targetKey{t.view.id, t.plan.index, t.p} }
+
 // addGroups lets targets that came at the same time read together.
-func (rt *Runtime) addGroups(v *view, fresh []*target, durable bool) {
+func (rt *Runtime) addGroups(plan *targetPlan, fresh []*target, durable bool) {
 	if len(fresh) == 0 {
 		return
 	}
-	if sources := v.sourcesOf(fresh[0].p); len(sources) == v.partitions {
+	if !plan.own {
 		durable = durable && !slices.ContainsFunc(fresh, func(t *target) bool { return rt.followed(t.p) })
-		rt.groups = append(rt.groups, newGroup(rt, v, sources, fresh, durable))
+		rt.groups = append(rt.groups, newGroup(rt, plan, plan.inflows(0), fresh, durable))
 		return
 	}
 	for _, t := range fresh {
-		rt.groups = append(rt.groups, newGroup(rt, v, v.sourcesOf(t.p), []*target{t}, durable && !rt.followed(t.p)))
+		rt.groups = append(rt.groups, newGroup(rt, plan, plan.inflows(t.p), []*target{t}, durable && !rt.followed(t.p)))
 	}
 }
 
@@ -313,8 +476,20 @@ func (rt *Runtime) publish(st *internalv1.ClusterState, here map[ids.PartitionID
 		inv.targets = append(inv.targets, g.targets...)
 		feeds += len(g.sources)
 	}
+	slices.SortFunc(inv.groups, func(a, b *group) int {
+		return cmp.Or(cmp.Compare(a.view.id, b.view.id), cmp.Compare(a.plan.index, b.plan.index))
+	})
+	for _, g := range inv.groups {
+		if g.plan.derived {
+			inv.derived = append(inv.derived, g)
+		}
+	}
 	for k, s := range rt.sources {
-		stream := rt.views[k.view].streamID
+		if s.up != nil {
+			inv.outputs = append(inv.outputs, s)
+			continue
+		}
+		stream := s.plan.log.id
 		if inv.byStream[stream] == nil {
 			inv.byStream[stream] = map[ids.PartitionID][]*source{}
 		}
@@ -333,8 +508,8 @@ func (rt *Runtime) configureFeeds(st *internalv1.ClusterState) {
 		}
 		narrowed := g.narrowed
 		g.narrowed = false
-		for src, p := range g.sources {
-			c := st.Partitions[p]
+		for src, in := range g.sources {
+			c := st.Partitions[in.p]
 			old := g.feedOf(src)
 			if old != nil && !narrowed && string(old.node) == c.Primary && uint64(old.epoch) == c.Epoch {
 				continue
@@ -372,8 +547,13 @@ func (rt *Runtime) openFeed(g *group, src int, node ids.NodeID, epoch ids.Epoch)
 	if f == nil {
 		return
 	}
-	s := rt.sources[viewPartition{g.view.id, f.p}]
+	in := f.input()
+	s := rt.sources[sourceKey{g.view.id, in.source.index, f.p}]
 	if s == nil {
+		if in.source.log == nil {
+			g.lost(f) // what it reads has failed
+			return
+		}
 		rt.failView(g.view, fault.New(fault.Internal, "stage: partition %d has no source", f.p))
 		return
 	}

@@ -26,7 +26,7 @@ func (rt *Runtime) dump() string {
 	}
 	for _, g := range rt.groups {
 		g.mu.Lock()
-		fmt.Fprintf(&b, " group %s done %d stopped %v steps %d\n", g.view.name, g.front.done, g.stopped, len(g.steps))
+		fmt.Fprintf(&b, " group %s stage %d done %d stopped %v broken %v steps %d\n", g.view.name, g.plan.index, g.front.done, g.stopped, g.broken, len(g.steps))
 		for i := range g.in {
 			in := &g.in[i]
 			fmt.Fprintf(&b, "  in %d front %+v received %+v pending %d feed %v", i, g.front.sources[i], in.received, len(in.pending), in.feed != nil)

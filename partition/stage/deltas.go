@@ -11,16 +11,34 @@ import (
 	"github.com/millrace/millrace/storage"
 )
 
-// tickDelta is a target's output delta of one tick, encoded by record.MarshalDelta.
+// tickDelta is a target's output delta of one tick: encoded by record.MarshalDelta or, for the stages that read it in
+// this process, as it is. Nobody changes it.
 type tickDelta struct {
 	tick ids.Tick
-	raw  []byte
+	raw  []byte        // nil: see rows
+	rows *record.Delta // nil: see raw
+}
+
+// decoded returns the rows.
+func (d *tickDelta) decoded(s record.Schema) (*record.Delta, error) {
+	if d.rows != nil {
+		return d.rows, nil
+	}
+	return record.UnmarshalDelta(d.raw, s)
+}
+
+// size is about what the delta takes in memory, in bytes.
+func (d *tickDelta) size() int {
+	if d.rows != nil {
+		return int(deltaBytes(d.rows)) + recentOverhead
+	}
+	return len(d.raw) + recentOverhead
 }
 
 // deltaLog keeps a target's output deltas for as long as the retention says: the newest in memory, all of them in the
 // state store, in blocks of what was flushed together. A block's key is its last tick.
 type deltaLog struct {
-	view   ids.StreamID
+	prefix []byte // of the blocks' keys
 	p      ids.PartitionID
 	floor  ids.Tick    // the deltas of all ticks above are here
 	recent []tickDelta // in order
@@ -44,21 +62,33 @@ type deltaBlock struct {
 
 // add keeps the delta of tick, the highest so far.
 func (l *deltaLog) add(tick ids.Tick, d *record.Delta) {
-	raw := record.MarshalDelta(nil, d)
-	l.recent = append(l.recent, tickDelta{tick, raw})
-	l.memory += len(raw) + recentOverhead
+	l.keep(tickDelta{tick: tick, raw: record.MarshalDelta(nil, d)})
+}
+
+// addRows keeps the delta of tick as it is, for those who read it here; it is encoded when it is stored.
+func (l *deltaLog) addRows(tick ids.Tick, d *record.Delta) {
+	l.keep(tickDelta{tick: tick, rows: copyDelta(d)})
+}
+
+func (l *deltaLog) keep(d tickDelta) {
+	l.recent = append(l.recent, d)
+	l.memory += d.size()
 }
 
 // write adds a block with what isn't stored yet to a batch, and the deletion of the blocks that lie further back from
-// done than retain, or are too many for maxBytes. The oldest are left until there is more to delete than a trifle.
-func (l *deltaLog) write(b *storage.Batch, done, retain ids.Tick, maxBytes int64) {
+// done than retain and aren't above low, which somebody still needs; or are too many for maxBytes. The oldest are left
+// until there is more to delete than a trifle.
+func (l *deltaLog) write(b *storage.Batch, done, retain ids.Tick, maxBytes int64, low ids.Tick) {
 	l.added, l.dropped = deltaBlock{}, 0
 	if l.stored < len(l.recent) {
-		var block []byte
+		var block, raw []byte
 		for _, d := range l.recent[l.stored:] {
+			if raw = d.raw; d.rows != nil {
+				raw = record.MarshalDelta(nil, d.rows)
+			}
 			block = binary.BigEndian.AppendUint64(block, uint64(d.tick))
-			block = binary.AppendUvarint(block, uint64(len(d.raw)))
-			block = append(block, d.raw...)
+			block = binary.AppendUvarint(block, uint64(len(raw)))
+			block = append(block, raw...)
 		}
 		l.added = deltaBlock{l.recent[len(l.recent)-1].tick, int64(len(block))}
 		b.Set(l.key(l.added.last), block)
@@ -68,12 +98,14 @@ func (l *deltaLog) write(b *storage.Batch, done, retain ids.Tick, maxBytes int64
 		return
 	}
 	for l.dropped < len(l.blocks) && (l.blocks[l.dropped].last+retain <= done || disk > maxBytes) {
+		if disk <= maxBytes && l.blocks[l.dropped].last > low {
+			break
+		}
 		disk -= l.blocks[l.dropped].bytes
 		l.dropped++
 	}
 	if l.dropped > 0 {
-		lo, _ := storage.StateRange(l.view, l.p, spaceDeltas)
-		b.DeleteRange(lo, l.key(l.blocks[l.dropped-1].last+1))
+		b.DeleteRange(l.prefix, l.key(l.blocks[l.dropped-1].last+1))
 	}
 }
 
@@ -108,14 +140,14 @@ func (l *deltaLog) written() {
 // drop lets go of the n oldest deltas in memory.
 func (l *deltaLog) drop(n int) {
 	for _, d := range l.recent[:n] {
-		l.memory -= len(d.raw) + recentOverhead
+		l.memory -= d.size()
 	}
 	l.recent = slices.Delete(l.recent, 0, n)
 	l.stored -= n
 }
 
 func (l *deltaLog) key(last ids.Tick) []byte {
-	return storage.StateKey(l.view, l.p, spaceDeltas, binary.BigEndian.AppendUint64(nil, uint64(last)))
+	return binary.BigEndian.AppendUint64(slices.Clip(l.prefix), uint64(last))
 }
 
 // forget lets go of the oldest stored deltas in memory when they take more than limit bytes: of a quarter more than
@@ -126,7 +158,7 @@ func (l *deltaLog) forget(limit int) {
 	}
 	n, memory := 0, l.memory
 	for n < l.stored && memory > limit-limit/4 {
-		memory -= len(l.recent[n].raw) + recentOverhead
+		memory -= l.recent[n].size()
 		n++
 	}
 	if n > 0 {
@@ -136,16 +168,15 @@ func (l *deltaLog) forget(limit int) {
 
 // load finds the blocks in the store.
 func (l *deltaLog) load(r storage.Reader) error {
-	lo, hi := storage.StateRange(l.view, l.p, spaceDeltas)
-	it, err := r.Iter(lo, hi)
+	it, err := r.Iter(prefixRange(l.prefix))
 	if err != nil {
 		return err
 	}
 	for ok := it.First(); ok; ok = it.Next() {
-		_, _, _, suffix, good := storage.ParseStateKey(it.Key())
-		if !good || len(suffix) != 8 {
+		suffix := it.Key()[len(l.prefix):]
+		if len(suffix) != 8 {
 			_ = it.Close()
-			return fault.New(fault.Corrupted, "view %d, partition %d: a stored delta has a malformed key", l.view, l.p)
+			return fault.New(fault.Corrupted, "partition %d of a view: a stored delta has a malformed key", l.p)
 		}
 		n := int64(len(it.Value()))
 		l.blocks = append(l.blocks, deltaBlock{ids.Tick(binary.BigEndian.Uint64(suffix)), n})
@@ -171,13 +202,13 @@ func (l *deltaLog) between(r storage.Reader, after, upto ids.Tick, maxBytes int)
 		if d.tick > upto {
 			return false
 		}
-		if size > 0 && size+len(d.raw) > maxBytes {
+		if size > 0 && size+d.size() > maxBytes {
 			all = false
 			return false
 		}
 		if d.tick > after {
 			out = append(out, d)
-			size += len(d.raw)
+			size += d.size()
 		}
 		return true
 	}
@@ -205,7 +236,7 @@ func (l *deltaLog) between(r storage.Reader, after, upto ids.Tick, maxBytes int)
 
 // readBlocks hands the stored deltas of ticks in (after, below] to take.
 func (l *deltaLog) readBlocks(r storage.Reader, after, below ids.Tick, take func(tickDelta) bool) (more bool, err error) {
-	_, hi := storage.StateRange(l.view, l.p, spaceDeltas)
+	_, hi := prefixRange(l.prefix)
 	it, err := r.Iter(l.key(after+1), hi)
 	if err != nil {
 		return false, err
@@ -240,7 +271,7 @@ func cutDelta(block []byte) (d tickDelta, rest []byte, err error) {
 		n, w := binary.Uvarint(block[8:])
 		if w > 0 && n <= uint64(len(block)-8-w) {
 			end := 8 + w + int(n)
-			return tickDelta{ids.Tick(binary.BigEndian.Uint64(block)), block[8+w : end : end]}, block[end:], nil
+			return tickDelta{tick: ids.Tick(binary.BigEndian.Uint64(block)), raw: block[8+w : end : end]}, block[end:], nil
 		}
 	}
 	return d, nil, fault.New(fault.Corrupted, "a stored output delta of a view is cut short")

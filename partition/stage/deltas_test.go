@@ -18,13 +18,13 @@ func TestDeltaLog(t *testing.T) {
 	for seed := range uint64(30) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		store := memStore(t)
-		l := &deltaLog{view: 3, p: 4, floor: 100}
+		l := &deltaLog{prefix: storage.StateKey(3, 4, spaceDeltas, nil), p: 4, floor: 100}
 		var all []ids.Tick
 		tick := ids.Tick(100)
 		flush := func() {
 			b := store.NewBatch()
 			defer b.Close()
-			l.write(b, tick, 400, int64(200+rng.IntN(2000)))
+			l.write(b, tick, 400, int64(200+rng.IntN(2000)), maxTick)
 			floor := l.floorAfter()
 			if err := store.Commit(b, false); err != nil {
 				t.Fatal(err)
@@ -49,7 +49,7 @@ func TestDeltaLog(t *testing.T) {
 				l.forget(rng.IntN(500))
 			case k == 7 && rng.IntN(5) == 0:
 				flush()
-				n := &deltaLog{view: 3, p: 4, floor: l.floor}
+				n := &deltaLog{prefix: storage.StateKey(3, 4, spaceDeltas, nil), p: 4, floor: l.floor}
 				if err := n.load(store); err != nil {
 					t.Fatal(err)
 				}

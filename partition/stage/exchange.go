@@ -2,7 +2,9 @@ package stage
 
 import (
 	"context"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 
@@ -29,18 +31,21 @@ type outlet struct {
 	rt     *Runtime
 	stream internalv1.Exchange_PullServer
 	wake   chan struct{} // buffered
+	reads  atomic.Int64  // feeds of stages' outputs
 	sent   []ids.Tick    // closed ticks, by partition; used by the sender alone
 
 	mu      sync.Mutex
 	feeds   map[uint64]*outFeed
 	turn    []*outFeed // with something queued, in turn
 	refused []*internalv1.Refused
+	upto    uint64 // the highest feed whose attaching has been dealt with
 }
 
 type outFeed struct {
 	id     uint64
 	reader *reader
 	queue  []outStep
+	passed ids.Tick // that the other node knows of
 }
 
 type outStep struct {
@@ -131,8 +136,7 @@ func (o *outlet) close() {
 func (o *outlet) apply(req *internalv1.PullRequest) {
 	for _, id := range req.Detach {
 		o.mu.Lock()
-		f := o.feeds[id]
-		delete(o.feeds, id)
+		f := o.forget(id)
 		o.mu.Unlock()
 		if f != nil {
 			f.reader.source.detach(f.reader)
@@ -142,6 +146,12 @@ func (o *outlet) apply(req *internalv1.PullRequest) {
 		if err := o.attach(a); err != nil {
 			o.refuse(a.Feed, err.Error(), false)
 		}
+		o.mu.Lock()
+		o.upto = max(o.upto, a.Feed)
+		o.mu.Unlock()
+	}
+	if len(req.Attach) > 0 && o.reads.Load() > 0 {
+		o.signal() // what they read may be complete already
 	}
 	for _, c := range req.Credit {
 		if f := o.feed(c.Feed); f != nil {
@@ -161,18 +171,31 @@ func (o *outlet) feed(id uint64) *outFeed {
 	return o.feeds[id]
 }
 
+// forget takes a feed out. Called with mu held.
+func (o *outlet) forget(id uint64) *outFeed {
+	f := o.feeds[id]
+	if f != nil && f.reader.source.up != nil {
+		o.reads.Add(-1)
+	}
+	delete(o.feeds, id)
+	return f
+}
+
 func (o *outlet) refuse(id uint64, reason string, failed bool) {
 	o.mu.Lock()
-	delete(o.feeds, id)
+	o.forget(id)
 	o.refused = append(o.refused, &internalv1.Refused{Feed: id, Reason: reason, Failed: failed})
 	o.mu.Unlock()
 	o.signal()
 }
 
 func (o *outlet) attach(a *internalv1.Attach) error {
-	s, err := o.rt.sourceFor(ids.StreamID(a.View), ids.PartitionID(a.Source), ids.Epoch(a.Epoch))
+	s, err := o.rt.sourceFor(ids.StreamID(a.View), int(a.SourceIndex), ids.PartitionID(a.Source), ids.Epoch(a.Epoch))
 	if err != nil {
 		return err
+	}
+	if int(a.Consumer) >= len(s.plan.consumers) {
+		return fault.New(fault.Invalid, "exchange: reader %d of a source of view %q, which has %d", a.Consumer, s.view.name, len(s.plan.consumers))
 	}
 	targets := make([]ids.PartitionID, len(a.Targets))
 	for i, t := range a.Targets {
@@ -181,7 +204,7 @@ func (o *outlet) attach(a *internalv1.Attach) error {
 		}
 		targets[i] = ids.PartitionID(t)
 	}
-	f := &outFeed{id: a.Feed, reader: newReader(s, targets, positionOf(a.Position), int64(a.Window))}
+	f := &outFeed{id: a.Feed, reader: newReader(s, int(a.Consumer), targets, !a.MarksOnly, positionOf(a.Position), int64(a.Window))}
 	f.reader.durable = ids.Offset(a.Durable)
 	for _, x := range a.Stops {
 		f.reader.stops = append(f.reader.stops, ids.Offset(x))
@@ -194,10 +217,13 @@ func (o *outlet) attach(a *internalv1.Attach) error {
 		return fault.New(fault.Unavailable, "exchange: the stream has ended")
 	}
 	o.feeds[f.id] = f
+	if s.up != nil {
+		o.reads.Add(1)
+	}
 	o.mu.Unlock()
 	if err := s.attach(f.reader); err != nil {
 		o.mu.Lock()
-		delete(o.feeds, f.id)
+		o.forget(f.id)
 		o.mu.Unlock()
 		return err
 	}
@@ -241,10 +267,67 @@ func (o *outlet) next() *internalv1.PullResponse {
 		resp.Steps = append(resp.Steps, m)
 		size += n
 	}
-	if len(resp.Closed) == 0 && len(resp.Steps) == 0 && len(resp.Refused) == 0 {
+	if o.reads.Load() > 0 {
+		resp.Passed = o.passed(resp.Refused)
+	}
+	if len(resp.Closed) == 0 && len(resp.Steps) == 0 && len(resp.Refused) == 0 && len(resp.Passed) == 0 {
 		return nil
 	}
 	return resp
+}
+
+// passed tells up to which tick the outputs of stages are complete, if there is news: one entry for the feeds that are
+// furthest, which mostly are all, and one for each other tick. The steps of a feed that it tells of are in the same
+// message, or were in an earlier one.
+func (o *outlet) passed(refused []*internalv1.Refused) []*internalv1.Passed {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	known := map[*target][2]ids.Tick{} // what output says: asked once for each stage, not for each feed
+	byTick := map[ids.Tick][]*outFeed{}
+	var top ids.Tick
+	for _, f := range o.feeds {
+		up := f.reader.source.up
+		if up == nil || f.id > o.upto {
+			continue
+		}
+		out, ok := known[up]
+		if !ok {
+			out[0], out[1] = up.output()
+			known[up] = out
+		}
+		at := f.passed
+		if through := ids.Tick(f.reader.through.Load()); len(f.queue) == 0 && through >= out[1] {
+			at = max(at, out[0])
+		}
+		byTick[at] = append(byTick[at], f)
+		top = max(top, at)
+	}
+	var out []*internalv1.Passed
+	all := &internalv1.Passed{Tick: uint64(top), Upto: o.upto}
+	for _, r := range slices.Concat(refused, o.refused) {
+		all.Except = append(all.Except, r.Feed) // the other node believes that they are there
+	}
+	for at, feeds := range byTick {
+		some := &internalv1.Passed{Tick: uint64(at)}
+		news := false
+		for _, f := range feeds {
+			if news = news || f.passed < at; f.passed < at && at < top {
+				some.Feeds = append(some.Feeds, f.id)
+			}
+			if at < top {
+				all.Except = append(all.Except, f.id)
+			}
+			f.passed = at
+		}
+		switch {
+		case !news:
+		case at == top:
+			out = append(out, all)
+		default:
+			out = append(out, some)
+		}
+	}
+	return out
 }
 
 // pop takes the next step, of each feed in turn.
@@ -279,12 +362,17 @@ func (o *outlet) message(f *outFeed, s outStep) (*internalv1.Step, int) {
 	size := 0
 	for i := range st.parts {
 		p := &st.parts[i]
-		if size > 0 && size+int(p.bytes) > messageBytes {
+		if size > 0 && size+int(p.bytes) > messageBytes && p.delta != st.parts[i-1].delta {
 			rest := *st
 			rest.parts = st.parts[i:]
 			m.More = true
 			o.putBack(f, outStep{&rest, s.cost})
 			break
+		}
+		if i > 0 && size > 0 && p.delta == st.parts[i-1].delta {
+			last := m.Parts[len(m.Parts)-1]
+			last.Also = append(last.Also, uint32(p.target))
+			continue
 		}
 		raw := record.MarshalDelta(make([]byte, 0, int(p.bytes)+64), p.delta)
 		m.Parts = append(m.Parts, &internalv1.Part{Target: uint32(p.target), Delta: raw, Bytes: p.bytes})

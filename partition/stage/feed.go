@@ -43,17 +43,17 @@ func (f *feed) release(n int64) {
 // open puts a new feed in the place of the source's old one, at the position that the group has reached; nil when the
 // group has stopped. old, if not nil, must be the one that is there.
 func (g *group) open(src int, node ids.NodeID, epoch ids.Epoch, old *feed, l *link) *feed {
-	f := &feed{group: g, src: src, p: g.sources[src], node: node, epoch: epoch, window: g.rt.window(), link: l}
+	f := &feed{group: g, src: src, p: g.sources[src].p, node: node, epoch: epoch, window: g.rt.window(), link: l}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	in := &g.in[src]
-	if g.stopped || old != nil && in.feed != old {
+	if g.stopped || old != nil && in.feed != old || g.breaks(in) {
 		return nil
 	}
 	f.pos, f.durable = in.received, in.durable
 	for _, t := range g.targets {
 		f.targets = append(f.targets, t.p)
-		if t.loaded.tick < g.view.created {
+		if t.loaded.tick < g.view.created && !g.derived(src) {
 			f.stops = append(f.stops, t.loaded.positions[src].offset)
 		}
 	}
@@ -75,15 +75,33 @@ func (g *group) lost(f *feed) {
 	defer g.mu.Unlock()
 	if g.in[f.src].feed == f {
 		g.in[f.src].feed = nil
+		g.breaks(&g.in[f.src])
 	}
 }
+
+// breaks notes that a feed is lost, and tells whether the group has to begin again at what it has stored: the output of
+// a stage doesn't come in the same pieces twice. Called with mu held.
+func (g *group) breaks(in *inbound) bool {
+	if in.part && !g.broken {
+		g.broken = true
+		g.rt.lookAtBoard()
+	}
+	return g.broken
+}
+
+// input is what a feed is of.
+func (f *feed) input() *inputPlan { return f.group.plan.inputs[f.group.sources[f.src].input] }
 
 // newReaderFor makes the source's side of a feed on this node.
 func newReaderFor(s *source, f *feed) *reader {
 	g := f.group
-	r := newReader(s, f.targets, f.pos, f.window)
+	r := newReader(s, f.input().consumer, f.targets, f.input().leaf >= 0, f.pos, f.window)
 	r.stops, r.durable = f.stops, f.durable
 	r.deliver = func(st *step, cost int64) { g.receive(f, st, cost) }
-	r.refused = func(string, bool) { g.lost(f) } // Configure, which stopped the source, opens the next one
+	r.refused = func(string, bool) { // Configure, which stopped the source, opens the next one
+		if g.lost(f); g.derived(f.src) {
+			g.rt.reopenSoon()
+		}
+	}
 	return r
 }

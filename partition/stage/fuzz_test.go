@@ -7,19 +7,20 @@ import (
 	"github.com/millrace/millrace/internal/ids"
 	"github.com/millrace/millrace/plan"
 	"github.com/millrace/millrace/record"
+	"github.com/millrace/millrace/storage"
 )
 
 // FuzzDeltaBlock reads stored blocks of output deltas, whatever they hold.
 func FuzzDeltaBlock(f *testing.F) {
 	store := memStore(f)
-	l := &deltaLog{view: 1, p: 2}
+	l := &deltaLog{prefix: storage.StateKey(1, 2, spaceDeltas, nil), p: 2}
 	d := record.NewDelta(record.Schema{{Name: "n", Type: record.BigInt}}, 1)
 	d.Cols[0].AppendInt(7)
 	d.N = 1
 	l.add(5, d)
 	l.add(9, d)
 	b := store.NewBatch()
-	l.write(b, 9, 100, 1000)
+	l.write(b, 9, 100, 1000, maxTick)
 	if err := store.Commit(b, false); err != nil {
 		f.Fatal(err)
 	}

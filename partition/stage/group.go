@@ -10,24 +10,27 @@ import (
 	"github.com/millrace/millrace/internal/ids"
 )
 
-// group is a view's target partitions on this node that read the sources together: one feed for each source partition
-// brings the rows for all of them, and one frontier says up to which tick everything is here. A partition that moves
-// here later gets a group of its own, since it has to begin elsewhere.
+// group is a stage's target partitions on this node that read the sources together: one feed for each source partition
+// of each input brings the rows for all of them, and one frontier says up to which tick everything is here. A partition
+// that moves here later gets a group of its own, since it has to begin elsewhere.
 type group struct {
 	rt      *Runtime
 	view    *view
-	sources []ids.PartitionID
+	plan    *targetPlan
+	sources []inflow
+	parts   []ids.PartitionID // of sources, in the same order
 
 	mu       sync.Mutex
 	front    frontier
 	in       []inbound
-	base     cut        // at front.done; in the history, where the group began
-	events   *watermark // nil: the view needs none, or the history isn't done
-	steps    []watermarkStep
+	base     cut    // at front.done; in the history, where the group began
+	events   *clock // nil: the stage needs none, or the history isn't done
+	steps    []markStep
 	targets  []*target
 	byPart   []*target
 	changed  chan struct{} // closed when a target gets further; nil: nobody waits
 	stopped  bool
+	broken   bool   // a feed broke in the middle of a tick that can't be told in pieces: all begins again at what is stored
 	narrowed bool   // it has lost targets since its feeds were opened; guarded by the runtime's mu
 	seq      uint64 // of the last item
 	window   int64  // the smallest of any feed so far, in bytes
@@ -40,6 +43,7 @@ type inbound struct {
 	received position // after the last step that came
 	pending  []pendingStep
 	durable  ids.Offset
+	part     bool // of a stage's output: the last step was a part of a tick
 }
 
 // pendingStep is the position at the end of a tick that isn't done.
@@ -86,17 +90,21 @@ func (q *itemQueue) Pop() any {
 
 // newGroup makes a group of targets, each loaded from its stored progress;
 // durable: what they loaded has been on disk.
-func newGroup(rt *Runtime, v *view, sources []ids.PartitionID, targets []*target, durable bool) *group {
+func newGroup(rt *Runtime, plan *targetPlan, sources []inflow, targets []*target, durable bool) *group {
+	v := plan.view
 	cuts := make([]cut, len(targets))
 	for i, t := range targets {
 		cuts[i] = t.loaded
 	}
 	start := lowest(cuts, len(sources))
 	g := &group{
-		rt: rt, view: v, sources: sources, front: newFrontier(len(sources)), in: make([]inbound, len(sources)),
+		rt: rt, view: v, plan: plan, sources: sources, front: newFrontier(len(sources)), in: make([]inbound, len(sources)),
 		base: start, targets: targets, byPart: make([]*target, v.partitions), window: math.MaxInt64,
 	}
 	g.front.done = start.tick
+	for _, s := range sources {
+		g.parts = append(g.parts, s.p)
+	}
 	for i := range g.in {
 		g.in[i].received = start.positions[i]
 		if durable {
@@ -108,21 +116,23 @@ func newGroup(rt *Runtime, v *view, sources []ids.PartitionID, targets []*target
 		t.group = g
 		g.byPart[t.p] = t
 	}
-	if v.watermarks && start.tick >= v.created {
+	if len(plan.marks) > 0 && start.tick >= v.created {
 		g.beginEvents(start)
 	}
 	return g
 }
 
 func (g *group) beginEvents(c cut) {
-	s := g.view.stream
-	g.events = newWatermark(len(g.sources), s.WatermarkDelayUs, ids.Tick(s.IdleUs), g.view.born)
+	g.events = newClock(g.plan, g.sources)
 	g.events.start(c)
-	if w := g.events.current; w.set {
-		g.steps = append(g.steps, watermarkStep{c.tick, w.value})
+	if g.events.current != dataflow.NoMarks {
+		g.steps = append(g.steps, markStep{c.tick, g.events.current})
 	}
-	g.base.watermark = g.events.current
+	g.base.watermarks = g.events.watermarks()
 }
+
+// derived tells whether a source is a stage's output.
+func (g *group) derived(src int) bool { return g.plan.inputs[g.sources[src].input].source.log == nil }
 
 // receive takes a step of a source. It doesn't block and doesn't call back into the source but to release.
 func (g *group) receive(f *feed, st *step, cost int64) {
@@ -133,11 +143,13 @@ func (g *group) receive(f *feed, st *step, cost int64) {
 		return
 	}
 	g.arrivals++
+	in.part = st.part && g.derived(f.src)
 	through := max(in.received.through, st.pos.through)
 	in.received = st.pos
 	in.received.through = through
 	kept := int64(0)
-	counted := st.counts == dataflow.Counts{}
+	input := g.plan.inputs[g.sources[f.src].input]
+	counted := st.counts == dataflow.Counts{} || input.consumer != 0 // else each consumer would count
 	for _, p := range st.parts {
 		it := item{tick: st.tick, src: f.src, part: p, pos: st.pos, feed: f}
 		if p.target == f.p && !counted {
@@ -176,7 +188,7 @@ func (g *group) enqueue(it item) bool {
 	if t == nil || it.tick <= t.done {
 		return false
 	}
-	if it.tick <= g.view.created && !t.loaded.positions[it.src].before(it.pos) {
+	if it.tick <= g.view.created && !g.plan.derived && !t.loaded.positions[it.src].before(it.pos) {
 		return false
 	}
 	g.seq++
@@ -186,19 +198,86 @@ func (g *group) enqueue(it item) bool {
 	return true
 }
 
-// refresh looks at what the sources' partitions have closed.
-func (g *group) refresh(b *board) {
+// refresh looks at what the sources' partitions have closed, and how far the stages on this node are whose outputs the
+// group reads, and tells whether the frontier has moved.
+func (g *group) refresh(b *board) bool {
+	outputs := g.lookAtOutputs()
 	g.mu.Lock()
 	if g.stopped {
 		g.mu.Unlock()
-		return
+		return false
 	}
-	b.show(g.view.streamID, g.sources, func(i int, closed, last ids.Tick) { g.front.close(i, closed, last) })
+	old := g.front.done
+	at := 0
+	for at < len(g.sources) {
+		end := at + 1
+		for end < len(g.sources) && g.sources[end].input == g.sources[at].input {
+			end++
+		}
+		switch l := g.plan.inputs[g.sources[at].input].source.log; {
+		case l == nil:
+		case l.id == 0:
+			b.showClosed(g.parts[at:end], func(i int, closed ids.Tick) { g.front.close(at+i, closed, 0) })
+		default:
+			b.show(l.id, g.parts[at:end], func(i int, closed, last ids.Tick) { g.front.close(at+i, closed, last) })
+		}
+		at = end
+	}
+	for _, o := range outputs {
+		if g.in[o.feed.src].feed == o.feed {
+			g.front.close(o.feed.src, o.done, o.last)
+		}
+	}
 	wake := g.advance(nil)
+	moved := g.front.done != old
 	g.mu.Unlock()
 	for _, t := range wake {
 		g.rt.sched.wake(t)
 	}
+	return moved
+}
+
+// outputTick is how far a stage's output on this node is, and which tick was the last one with any.
+type outputTick struct {
+	feed       *feed
+	done, last ids.Tick
+}
+
+// lookAtOutputs asks the stages on this node whose outputs the group reads.
+func (g *group) lookAtOutputs() []outputTick {
+	if !g.plan.derived {
+		return nil
+	}
+	var out []outputTick
+	g.mu.Lock()
+	for i := range g.in {
+		if f := g.in[i].feed; f != nil && f.reader != nil && f.reader.source.up != nil {
+			out = append(out, outputTick{feed: f})
+		}
+	}
+	g.mu.Unlock()
+	for i := range out {
+		out[i].done, out[i].last = out[i].feed.reader.source.up.output()
+	}
+	return out
+}
+
+// passed notes that a feed's stage has put out nothing more up to a tick than what has come.
+func (g *group) passed(f *feed, tick ids.Tick) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if in := &g.in[f.src]; !g.stopped && in.feed == f {
+		g.front.close(f.src, tick, 0)
+	}
+}
+
+// output returns how far a stage is, and the last tick in which it had any output, up to that.
+func (t *target) output() (done, last ids.Tick) {
+	g := t.group
+	g.mu.Lock()
+	done = g.doneOf(t)
+	g.mu.Unlock()
+	return done, ids.Tick(t.lastOut.Load())
 }
 
 // advance brings the frontier up to date and appends the targets that have something to do now.
@@ -212,7 +291,7 @@ func (g *group) advance(wake []*target) []*target {
 	if created := g.view.created; old < created && done >= created {
 		g.pop(created)
 		g.base.tick = created
-		if g.view.watermarks {
+		if len(g.plan.marks) > 0 {
 			g.beginEvents(g.base)
 		}
 	}
@@ -273,7 +352,7 @@ func (g *group) popInOrder(done ids.Tick) {
 		g.steps = g.events.step(next, g.steps)
 	}
 	g.steps = g.events.step(done, g.steps)
-	g.base.watermark = g.events.current
+	g.base.watermarks = g.events.watermarks()
 	g.trimSteps()
 }
 
@@ -291,7 +370,7 @@ func (g *group) trimSteps() {
 		n++
 	}
 	if n >= len(g.steps)/2 {
-		g.steps = append([]watermarkStep(nil), g.steps[n:]...)
+		g.steps = append([]markStep(nil), g.steps[n:]...)
 	}
 }
 
@@ -302,7 +381,7 @@ func (g *group) ready(t *target) bool {
 	}
 	created := g.view.created
 	if t.done < created {
-		return g.front.done >= created || len(t.queue) > 0 && t.queue[0].tick <= created
+		return g.front.done >= created || len(t.queue) > 0 && t.queue[0].tick <= created && g.inTurn(t.queue[0].src)
 	}
 	if len(t.queue) > 0 && t.queue[0].tick <= g.front.done || t.building != 0 && t.building <= g.front.done {
 		return true
@@ -310,10 +389,24 @@ func (g *group) ready(t *target) bool {
 	return g.due(t) || g.early(t)
 }
 
+// inTurn tells whether rows of a source may be taken in the history: all inputs of lower levels are complete.
+func (g *group) inTurn(src int) bool {
+	if !g.plan.levels {
+		return true
+	}
+	level := g.plan.inputs[g.sources[src].input].level
+	for i := range g.sources {
+		if g.plan.inputs[g.sources[i].input].level < level && g.front.sources[i].complete() < g.view.created {
+			return false
+		}
+	}
+	return true
+}
+
 // due tells whether the watermark has passed what a target holds back.
 func (g *group) due(t *target) bool {
 	if n := len(g.steps); n > 0 && g.events != nil {
-		return g.steps[n-1].tick > t.done && g.steps[n-1].to >= t.nextDue
+		return g.steps[n-1].tick > t.done && g.steps[n-1].marks.Watermark >= t.nextDue
 	}
 	return false
 }
@@ -350,7 +443,7 @@ func (g *group) watch() <-chan struct{} {
 
 // copyBase returns the positions at the frontier.
 func (g *group) copyBase() cut {
-	c := cut{tick: g.base.tick, watermark: g.base.watermark, positions: append([]position(nil), g.base.positions...)}
+	c := cut{tick: g.base.tick, watermarks: g.base.watermarks, positions: append([]position(nil), g.base.positions...)}
 	for i := range c.positions {
 		c.positions[i].through = c.tick
 	}
@@ -364,8 +457,8 @@ type work struct {
 	early   bool // the items' last tick isn't complete
 	finish  bool // the history is complete with these
 	history bool
-	steps   []watermarkStep // all known ones; not to be changed
-	cut     *cut            // at through, when the target wants one
+	steps   []markStep // all known ones; not to be changed
+	cut     *cut       // at through, when the target wants one
 }
 
 // take hands a target what it has to do; false when there is nothing.
@@ -388,6 +481,9 @@ func (g *group) take(t *target) (work, bool) {
 		limit++
 	}
 	for len(t.queue) > 0 && t.queue[0].tick <= limit {
+		if w.history && !g.inTurn(t.queue[0].src) {
+			break
+		}
 		it := heap.Pop(&t.queue).(item)
 		t.queued -= it.part.bytes
 		w.items = append(w.items, it)

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	exchangeVersion = 1
+	exchangeVersion = 2
 	// maxMessage bounds a message of the exchange, in bytes. Steps are cut to messageBytes, but for a target's part
 	// larger than that, which a chunk of the largest records can make.
 	maxMessage   = 512 << 20
@@ -254,6 +254,7 @@ func attachOf(f *feed) *internalv1.Attach {
 	a := &internalv1.Attach{
 		Feed: f.id, View: uint64(f.group.view.id), Source: uint32(f.p), Epoch: uint64(f.epoch), Position: f.pos.proto(),
 		Window: uint64(f.window), Durable: uint64(f.durable),
+		SourceIndex: uint32(f.input().source.index), Consumer: uint32(f.input().consumer), MarksOnly: f.input().leaf < 0,
 	}
 	for _, t := range f.targets {
 		a.Targets = append(a.Targets, uint32(t))
@@ -305,10 +306,38 @@ func (l *link) receive(stream internalv1.Exchange_PullClient) error {
 			}
 			f.group.receive(f, st, s.Bytes)
 		}
+		for _, p := range resp.Passed {
+			l.passed(p)
+		}
 		for _, r := range resp.Refused {
 			l.refused(r)
 		}
 	}
+}
+
+// passed takes the news of how far the outputs of the other node's stages are.
+func (l *link) passed(p *internalv1.Passed) {
+	except := make(map[uint64]bool, len(p.Except))
+	for _, id := range p.Except {
+		except[id] = true
+	}
+	l.mu.Lock()
+	feeds := make([]*feed, 0, len(l.feeds))
+	for _, id := range p.Feeds {
+		if f := l.feeds[id]; f != nil {
+			feeds = append(feeds, f)
+		}
+	}
+	for id, f := range l.feeds {
+		if len(p.Feeds) == 0 && id <= p.Upto && !except[id] && f.input().source.log == nil {
+			feeds = append(feeds, f)
+		}
+	}
+	l.mu.Unlock()
+	for _, f := range feeds {
+		f.group.passed(f, ids.Tick(p.Tick))
+	}
+	l.rt.lookAtOutputs()
 }
 
 // refused attaches a feed anew after a while: the other node may not have applied the state that made it the source.
@@ -340,13 +369,19 @@ func stepOf(m *internalv1.Step, partitions int) (*step, error) {
 	st := &step{
 		tick: ids.Tick(m.Tick), part: m.Part, through: ids.Tick(m.Through), pos: positionOf(m.Position),
 		counts: dataflow.Counts{Late: m.Late, Errors: m.Errors, LastError: m.LastError},
-		parts:  make([]part, len(m.Parts)),
+		parts:  make([]part, 0, len(m.Parts)),
 	}
-	for i, p := range m.Parts {
-		if int(p.Target) >= partitions || p.Delta == nil {
-			return nil, fault.New(fault.Corrupted, "exchange: a step with rows for partition %d of %d", p.Target, partitions)
+	for _, p := range m.Parts {
+		for i := -1; i < len(p.Also); i++ {
+			target := p.Target
+			if i >= 0 {
+				target = p.Also[i]
+			}
+			if int(target) >= partitions || p.Delta == nil {
+				return nil, fault.New(fault.Corrupted, "exchange: a step with rows for partition %d of %d", target, partitions)
+			}
+			st.parts = append(st.parts, part{target: ids.PartitionID(target), raw: p.Delta, bytes: p.Bytes})
 		}
-		st.parts[i] = part{target: ids.PartitionID(p.Target), raw: p.Delta, bytes: p.Bytes}
 	}
 	return st, nil
 }

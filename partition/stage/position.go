@@ -5,9 +5,10 @@ import (
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
 )
 
-// position is how far one source partition's log was read. It lies between two batches.
+// position is how far one source partition's log was read, or a stage's output there. It lies between two batches, or
+// ticks.
 type position struct {
-	offset   ids.Offset // of the next record
+	offset   ids.Offset // of the next record; of a stage's output the last tick in which it had any
 	through  ids.Tick   // everything stamped up to this tick lies below offset; 0: in the history
 	lastTick ids.Tick   // of the last batch below offset; 0: none
 	hasEvent bool
@@ -16,7 +17,7 @@ type position struct {
 
 // before orders positions of one source.
 func (p position) before(q position) bool {
-	return p.offset < q.offset || p.offset == q.offset && p.through < q.through
+	return p.through < q.through || p.through == q.through && p.offset < q.offset
 }
 
 func (p position) proto() *internalv1.SourcePosition {
@@ -36,9 +37,9 @@ func positionOf(m *internalv1.SourcePosition) position {
 // cut is the positions of all sources of a group at one tick: everything stamped up to tick lies below them, nothing
 // stamped later does. With tick 0 it lies in the history, where every source has its own place.
 type cut struct {
-	tick      ids.Tick
-	positions []position
-	watermark watermarkValue
+	tick       ids.Tick
+	positions  []position
+	watermarks []watermarkValue // of the streams that the marks depend on
 }
 
 // lowest returns the place from which a group can serve targets with these cuts: for each source the lowest position.
@@ -46,7 +47,7 @@ func lowest(cuts []cut, sources int) cut {
 	out := cut{positions: make([]position, sources)}
 	for i, c := range cuts {
 		if i == 0 || c.tick < out.tick {
-			out.tick, out.watermark = c.tick, c.watermark
+			out.tick, out.watermarks = c.tick, c.watermarks
 		}
 		for s := range out.positions {
 			if i == 0 || c.positions[s].before(out.positions[s]) {
@@ -55,4 +56,10 @@ func lowest(cuts []cut, sources int) cut {
 		}
 	}
 	return out
+}
+
+// deltaPosition is the position after a stage's output of the ticks up to through, of which last was the last one with
+// any.
+func deltaPosition(last, through ids.Tick) position {
+	return position{offset: ids.Offset(last), through: through, lastTick: last}
 }

@@ -8,7 +8,6 @@ import (
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
-	"github.com/millrace/millrace/storage"
 )
 
 // progressVersion is the version of the stored format: of TargetProgress and of everything that it describes.
@@ -18,13 +17,20 @@ const progressVersion = 1
 func (t *target) progress() ([]byte, error) {
 	m := &internalv1.TargetProgress{
 		Version: progressVersion, Done: uint64(t.applied), CutTick: uint64(t.cut.tick),
-		HasWatermark: t.cut.watermark.set, Watermark: t.cut.watermark.value,
+		Created: uint64(t.view.created), Base: t.base, RowsIn: t.rowsIn, RowsOut: t.rowsOut,
 		Rows: t.rows.count, Late: t.counts.Late, Errors: t.counts.Errors, LastError: t.counts.LastError,
 		StateBytes: t.stateBytes(), NextRow: t.rows.next, Floor: uint64(t.deltas.floorAfter()),
 		Positions: make([]*internalv1.SourcePosition, len(t.cut.positions)),
 	}
 	for i, p := range t.cut.positions {
 		m.Positions[i] = p.proto()
+	}
+	for i, w := range t.cut.watermarks {
+		if len(t.cut.watermarks) == 1 {
+			m.HasWatermark, m.Watermark = w.set, w.value
+			break
+		}
+		m.Watermarks = append(m.Watermarks, &internalv1.StreamWatermark{Has: t.cut.watermarks[i].set, Value: w.value})
 	}
 	b, err := proto.Marshal(m)
 	if err != nil {
@@ -36,42 +42,77 @@ func (t *target) progress() ([]byte, error) {
 func (t *target) stateBytes() int64 { return t.table.bytes + t.rows.table.bytes + t.rows.bytes }
 
 // loadTarget makes a target from what the state store has of it; from nothing, if it has nothing.
-func loadTarget(rt *Runtime, v *view, p ids.PartitionID) (*target, error) {
-	sources := v.sourcesOf(p)
-	t := &target{
-		rt: rt, view: v, p: p, nextDue: dueUnknown,
-		table: newStateTable(rt.store, v.id, p, spaceState), rows: newRowStore(rt.store, v.id, p, v.codec),
-		deltas: deltaLog{view: v.id, p: p},
-		cut:    cut{positions: make([]position, len(sources))},
-	}
-	if !v.watermarks {
-		t.nextDue = dueNever
-	}
-	t.table.limit = int(rt.cfg.CacheBytes/max(1, rt.warm.Load())) / 2
-	raw, closer, err := rt.store.Get(storage.StateKey(v.id, p, spaceProgress, nil))
+func loadTarget(rt *Runtime, plan *targetPlan, p ids.PartitionID) (*target, error) {
+	v := plan.view
+	sources := len(plan.inflows(p))
+	t := &target{rt: rt, view: v, plan: plan, p: p}
+	t.outs.Store(&[]*source{})
+	t.begin(sources)
+	raw, closer, err := rt.store.Get(t.prefix(spaceProgress))
 	switch {
 	case errors.Is(err, fault.Of(fault.NotFound)):
-		t.table.complete = true
-	case err != nil:
-		return nil, err
-	default:
+		err = t.wipe(sources)
+	case err == nil:
 		m := &internalv1.TargetProgress{}
-		err := proto.Unmarshal(raw, m)
+		err = proto.Unmarshal(raw, m)
 		if e := closer.Close(); err == nil {
 			err = e
 		}
 		if err != nil {
 			return nil, fault.Wrap(fault.Corrupted, err, "the stored progress of view %q in partition %d", v.name, p)
 		}
-		if err := t.restore(m, len(sources)); err != nil {
-			return nil, err
+		anew := m.Created != 0 && ids.Tick(m.Created) != v.created // it has begun anew while this node was down
+		if anew || plan.derived && ids.Tick(m.Done) < v.created {
+			err = t.wipe(sources) // which pieces of its history it has can't be told
+		} else {
+			err = t.restore(m, sources)
 		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	t.loaded = t.cut
 	t.loaded.positions = append([]position(nil), t.cut.positions...)
 	t.saved, t.savedAt = t.loaded, t.applied
 	t.bulk.Store(t.done < v.created)
 	return t, nil
+}
+
+// begin sets a target's state to that of one that has nothing yet.
+func (t *target) begin(sources int) {
+	t.table = newStateTable(t.rt.store, t.prefix(spaceState))
+	t.table.limit = int(t.rt.cfg.CacheBytes/max(1, t.rt.warm.Load())) / 2
+	t.rows = newRowStore(t.rt.store, t.prefix(spaceRows), t.plan.codec)
+	t.deltas = deltaLog{prefix: t.prefix(spaceDeltas), p: t.p}
+	t.cut = cut{positions: make([]position, sources)}
+	t.base, t.rowsIn = !t.plan.last, make([]int64, len(t.plan.inputs))
+	if t.nextDue = dueUnknown; len(t.plan.marks) == 0 {
+		t.nextDue = dueNever
+	}
+}
+
+// wipe makes sure that a target begins with nothing.
+func (t *target) wipe(sources int) error {
+	lo, hi := t.stored()
+	it, err := t.rt.store.Iter(lo, hi)
+	if err != nil {
+		return err
+	}
+	found := it.First()
+	if err := it.Close(); err != nil {
+		return err
+	}
+	if found {
+		b := t.rt.store.NewBatch()
+		defer b.Close()
+		b.DeleteRange(lo, hi)
+		if err := t.rt.store.Commit(b, false); err != nil {
+			return err
+		}
+	}
+	t.begin(sources)
+	t.table.complete = true
+	return nil
 }
 
 func (t *target) restore(m *internalv1.TargetProgress, sources int) error {
@@ -86,13 +127,27 @@ func (t *target) restore(m *internalv1.TargetProgress, sources int) error {
 	t.done = ids.Tick(m.Done)
 	t.applied = t.done
 	t.cut.tick = ids.Tick(m.CutTick)
-	t.cut.watermark = watermarkValue{m.HasWatermark, m.Watermark}
+	if m.HasWatermark {
+		t.cut.watermarks = []watermarkValue{{true, m.Watermark}}
+	}
+	for _, w := range m.Watermarks {
+		t.cut.watermarks = append(t.cut.watermarks, watermarkValue{w.Has, w.Value})
+	}
 	for i, p := range m.Positions {
 		t.cut.positions[i] = positionOf(p)
 	}
+	copy(t.rowsIn, m.RowsIn)
+	t.base, t.rowsOut = m.Base, m.RowsOut
 	t.rows.count, t.rows.next, t.rows.bytes = m.Rows, m.NextRow, 0
 	t.table.bytes = m.StateBytes
 	t.counts.Late, t.counts.Errors, t.counts.LastError = m.Late, m.Errors, m.LastError
 	t.deltas.floor = ids.Tick(m.Floor)
-	return t.deltas.load(t.rt.store)
+	if err := t.deltas.load(t.rt.store); err != nil {
+		return err
+	}
+	t.lastOut.Store(uint64(min(t.done, t.view.created)))
+	if n := len(t.deltas.blocks); n > 0 {
+		t.lastOut.Store(uint64(t.deltas.blocks[n-1].last))
+	}
+	return nil
 }

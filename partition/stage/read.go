@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"math"
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
@@ -37,7 +38,7 @@ func (rt *Runtime) find(id ids.StreamID, p ids.PartitionID) (*target, error) {
 	if err := v.failure(); err != nil {
 		return nil, err
 	}
-	t := inv.find[viewPartition{id, p}]
+	t := inv.find[targetKey{id, v.last().index, p}]
 	if t == nil || t.group == nil {
 		return nil, fault.New(fault.NotPrimary, "partition %d of view %q is served by another node; retry", p, v.name)
 	}
@@ -125,7 +126,7 @@ func (rt *Runtime) Read(ctx context.Context, view ids.StreamID, p ids.PartitionI
 	if err != nil {
 		return err
 	}
-	key, err := t.view.codec.prefixOf(prefix)
+	key, err := t.plan.codec.prefixOf(prefix)
 	if err != nil {
 		return err
 	}
@@ -201,11 +202,11 @@ func (t *target) gone() error {
 
 // undo reads the deltas after a tick, for the stored keys that match.
 func (t *target) undo(later []tickDelta, match func(key []byte) bool) (*undo, error) {
-	c := t.view.codec
+	c := t.plan.codec
 	u := &undo{rows: map[string]int64{}, old: t.newRows()}
 	var key []byte
 	for _, td := range later {
-		d, err := record.UnmarshalDelta(td.raw, c.schema)
+		d, err := td.decoded(c.schema)
 		if err != nil {
 			return nil, err
 		}
@@ -276,9 +277,39 @@ func (t *target) releaseSnapshot(s *sharedSnapshot) {
 	}
 }
 
-// scan reads all rows whose stored key begins with prefix.
+// scan hands over all rows whose stored key begins with prefix.
 func (t *target) scan(ctx context.Context, tick ids.Tick, prefix []byte, fn func(*record.Delta) error) error {
-	c := t.view.codec
+	s, err := t.openScan(tick, prefix)
+	if err != nil {
+		return err
+	}
+	return s.drain(ctx, fn)
+}
+
+// drain hands all rows to fn and closes the scan.
+func (s *rowScan) drain(ctx context.Context, fn func(*record.Delta) error) error {
+	for {
+		d, err := s.next(readRows)
+		if err == nil && d != nil {
+			if err = ctx.Err(); err != nil {
+				err = fault.Wrap(kindOfContext(ctx), err, "a read of a view ended")
+			} else {
+				err = fn(d)
+			}
+		}
+		if err != nil {
+			_ = s.close()
+			return err
+		}
+		if d == nil {
+			return s.close()
+		}
+	}
+}
+
+// openScan begins to read the rows, as of a tick, whose stored key begins with prefix.
+func (t *target) openScan(tick ids.Tick, prefix []byte) (*rowScan, error) {
+	c := t.plan.codec
 	t.mu.Lock()
 	err := t.gone()
 	var snap *sharedSnapshot
@@ -286,58 +317,95 @@ func (t *target) scan(ctx context.Context, tick ids.Tick, prefix []byte, fn func
 		snap, err = t.acquire()
 	}
 	var later []tickDelta
-	if err == nil && c.layout != appended {
+	if err == nil && t.plan.last && c.layout != appended {
 		if later, err = t.later(snap.snap, tick); err != nil {
 			defer t.releaseSnapshot(snap)
 		}
-	} else if err == nil && tick < t.deltas.floor {
+	} else if err == nil && t.plan.last && tick < t.deltas.floor {
 		defer t.releaseSnapshot(snap)
 		err = t.deltas.notRetained(tick)
 	}
 	t.mu.Unlock()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer t.releaseSnapshot(snap)
-	u, err := t.undo(later, func(k []byte) bool { return bytes.HasPrefix(k, prefix) })
+	s, err := t.scanOf(snap.snap, later, tick, prefix)
 	if err != nil {
-		return err
+		t.releaseSnapshot(snap)
+		return nil, err
 	}
-	lo := storage.StateKey(t.view.id, t.p, spaceRows, prefix)
+	s.release = func() { t.releaseSnapshot(snap) }
+	return s, nil
+}
+
+// scanOf begins to read the stored rows that r sees, taking back the changes of later.
+func (t *target) scanOf(r storage.Reader, later []tickDelta, tick ids.Tick, prefix []byte) (*rowScan, error) {
+	s := &rowScan{codec: t.plan.codec, out: t.newRows()}
+	lo := t.prefix(spaceRows)
+	s.skip = len(lo)
+	lo = append(lo, prefix...)
 	_, hi := prefixRange(lo)
-	if c.layout == appended {
-		hi = storage.StateKey(t.view.id, t.p, spaceRows, binary.BigEndian.AppendUint64(nil, uint64(tick)+1))
+	if s.codec.layout == appended {
+		hi = binary.BigEndian.AppendUint64(t.prefix(spaceRows), uint64(min(tick, math.MaxUint64-1))+1)
 	}
-	it, err := snap.snap.Iter(lo, hi)
-	if err != nil {
-		return err
+	var err error
+	if s.undo, err = t.undo(later, func(k []byte) bool { return bytes.HasPrefix(k, prefix) }); err != nil {
+		return nil, err
 	}
-	s := &rowScan{codec: c, undo: u, out: t.newRows(), fn: fn, ctx: ctx}
-	if err := s.run(it); err != nil {
-		_ = it.Close()
-		return err
+	if s.it, err = r.Iter(lo, hi); err != nil {
+		return nil, err
 	}
-	return it.Close()
+	s.stored = s.it.First()
+	return s, nil
 }
 
-// rowScan hands stored rows over, with later changes taken back.
+// rowScan hands stored rows over, with later changes taken back. It must be closed.
 type rowScan struct {
-	ctx   context.Context
-	codec *rowCodec
-	undo  *undo
-	seen  map[string]bool // layout weighted: rows of undo that the store has
-	out   *record.Delta
-	fn    func(*record.Delta) error
+	codec   *rowCodec
+	release func() // lets go of what it reads; nil: somebody else does
+	skip    int    // bytes of a key before the row's
+	it      *storage.Iter
+	stored  bool // it stands at a row
+	undo    *undo
+	undone  int             // rows of undo that were handed over, or needn't be
+	seen    map[string]bool // layout weighted: rows of undo that the store has
+	out     *record.Delta
+	key     []byte
 }
 
-func (s *rowScan) run(it *storage.Iter) error {
-	for ok := it.First(); ok; ok = it.Next() {
-		key := it.Key()[storage.StatePrefixLen:]
-		since, changed := s.undo.rows[string(key)]
-		if changed && s.codec.layout == keyed {
-			continue // comes below, if it was there
+// next returns about n rows, nil at the end. They are valid until the next call.
+func (s *rowScan) next(n int) (*record.Delta, error) {
+	for {
+		s.out.Reset()
+		for s.stored && s.out.N < n {
+			if err := s.takeStored(); err != nil {
+				return nil, err
+			}
 		}
-		if err := s.codec.decode(key, it.Value(), s.out); err != nil {
+		if s.out.N < n {
+			if err := s.it.Error(); err != nil {
+				return nil, err
+			}
+		}
+		for !s.stored && s.undone < s.undo.old.N && s.out.N < n {
+			s.takeUndone()
+		}
+		if s.out.N == 0 {
+			return nil, nil
+		}
+		d := *s.out
+		if d.Weights = simpleWeights(&d); d.N > 0 {
+			return &d, nil
+		}
+	}
+}
+
+// takeStored takes the row at the iterator and goes on to the next.
+func (s *rowScan) takeStored() error {
+	key := s.it.Key()[s.skip:]
+	since, changed := s.undo.rows[string(key)]
+	if !changed || s.codec.layout != keyed { // else it comes below, if it was there
+		if err := s.codec.decode(key, s.it.Value(), s.out); err != nil {
 			return err
 		}
 		if changed {
@@ -347,48 +415,32 @@ func (s *rowScan) run(it *storage.Iter) error {
 			s.seen[string(key)] = true
 			s.out.Weights[s.out.N-1] -= since
 		}
-		if err := s.hand(readRows); err != nil {
-			return err
-		}
 	}
-	if err := it.Error(); err != nil {
-		return err
-	}
-	var key []byte
-	for i := range s.undo.old.N {
-		key = s.codec.appendKey(key[:0], s.undo.old, i)
-		switch {
-		case s.codec.layout == keyed:
-			if s.undo.rows[string(key)] == int64(i) {
-				s.out.AppendRow(s.undo.old, i, 1)
-			}
-		case !s.seen[string(key)]:
-			s.out.AppendRow(s.undo.old, i, -s.undo.rows[string(key)])
-		}
-		if err := s.hand(readRows); err != nil {
-			return err
-		}
-	}
-	return s.hand(1)
+	s.stored = s.it.Next()
+	return nil
 }
 
-// hand gives the collected rows to fn once there are at least n.
-func (s *rowScan) hand(n int) error {
-	if s.out.N < n {
-		return nil
-	}
-	if err := s.ctx.Err(); err != nil {
-		return fault.Wrap(kindOfContext(s.ctx), err, "a read of a view ended")
-	}
-	d := *s.out
-	d.Weights = simpleWeights(&d)
-	if d.N > 0 {
-		if err := s.fn(&d); err != nil {
-			return err
+// takeUndone takes the next row that isn't stored any more, or differently.
+func (s *rowScan) takeUndone() {
+	i := s.undone
+	s.undone++
+	s.key = s.codec.appendKey(s.key[:0], s.undo.old, i)
+	switch {
+	case s.codec.layout == keyed:
+		if s.undo.rows[string(s.key)] == int64(i) {
+			s.out.AppendRow(s.undo.old, i, 1)
 		}
+	case !s.seen[string(s.key)]:
+		s.out.AppendRow(s.undo.old, i, -s.undo.rows[string(s.key)])
 	}
-	s.out.Reset()
-	return nil
+}
+
+func (s *rowScan) close() error {
+	err := s.it.Close()
+	if s.release != nil {
+		s.release()
+	}
+	return err
 }
 
 // simpleWeights drops rows of weight 0 from d, which a taken-back change leaves, and returns nil if all others are 1.

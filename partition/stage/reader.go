@@ -9,11 +9,12 @@ import (
 
 // reader is one consumer of a source: a group of targets of this node, or of another one behind a connection.
 type reader struct {
-	targets []ids.PartitionID
-	want    []bool
-	stops   []ids.Offset // see Attach
-	window  int64        // bytes
-	durable ids.Offset   // at attach
+	consumer int // among the source's
+	targets  []ids.PartitionID
+	want     []bool
+	stops    []ids.Offset // see Attach
+	window   int64        // bytes
+	durable  ids.Offset   // at attach
 
 	// deliver takes a step and what it costs; it must not block. refused is called once when the source goes away.
 	deliver func(st *step, cost int64)
@@ -24,17 +25,19 @@ type reader struct {
 	source *source
 
 	// guarded by the source's mu
-	pos     position // after the last step that was delivered
+	pos     position      // after the last step that was delivered
+	through atomic.Uint64 // pos.through, of what was handed over
 	scan    *scan
 	stalled time.Time // since when it has been full
 	closed  bool
 }
 
-func newReader(s *source, targets []ids.PartitionID, pos position, window int64) *reader {
-	r := &reader{source: s, targets: targets, want: make([]bool, s.view.partitions), pos: pos, window: window}
+func newReader(s *source, consumer int, targets []ids.PartitionID, rows bool, pos position, window int64) *reader {
+	r := &reader{source: s, consumer: consumer, targets: targets, want: make([]bool, s.view.partitions), pos: pos, window: window}
 	for _, t := range targets {
-		r.want[t] = true
+		r.want[t] = rows
 	}
+	r.through.Store(uint64(pos.through))
 	return r
 }
 
@@ -62,6 +65,7 @@ func (r *reader) take(st *step, source ids.PartitionID) {
 	r.pos = mine.pos
 	r.outstanding.Add(cost)
 	r.deliver(&mine, cost)
+	r.through.Store(uint64(mine.pos.through))
 }
 
 // release gives back what processed steps have cost, and wakes the source if the reader held it back.

@@ -74,7 +74,8 @@ func appendOnly(p *plan.Plan) bool {
 	for _, s := range p.Stages {
 		for _, op := range s.Ops {
 			switch op.Kind {
-			case plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpInput:
+			case plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpInput, plan.OpHop, plan.OpDropLate, plan.OpUnnest, plan.OpExpand,
+				plan.OpUnion, plan.OpValues:
 			case plan.OpScan:
 				if op.Scan == nil || op.Scan.Kind != plan.ScanStream {
 					return false
@@ -186,8 +187,8 @@ type rowStore struct {
 	changed uint64
 }
 
-func newRowStore(store Store, view ids.StreamID, p ids.PartitionID, codec *rowCodec) *rowStore {
-	return &rowStore{codec: codec, table: newStateTable(store, view, p, spaceRows)}
+func newRowStore(store Store, prefix []byte, codec *rowCodec) *rowStore {
+	return &rowStore{codec: codec, table: newStateTable(store, prefix)}
 }
 
 // apply adds a stage's output delta of a tick.

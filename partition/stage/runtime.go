@@ -39,6 +39,8 @@ type Runtime struct {
 	board  *board
 	ship   *shipper
 	look   chan struct{} // buffered: the board has news, or a view failed
+	out    chan struct{} // buffered: a stage that others read has got further
+	reopen atomic.Bool   // feeds are to be opened anew
 	dirty  atomic.Int64  // bytes in memory that aren't stored, of all targets
 	warm   atomic.Int64  // targets with a cache worth mentioning
 	feeds  atomic.Int64
@@ -51,18 +53,36 @@ type Runtime struct {
 	mu      sync.Mutex // Configure, and everything below
 	state   *internalv1.ClusterState
 	views   map[ids.StreamID]*view
-	sources map[viewPartition]*source
-	targets map[viewPartition]*target
+	sources map[sourceKey]*source
+	targets map[targetKey]*target
 	groups  []*group
 	links   map[ids.NodeID]*link
 	held    map[ids.PartitionID]bool // partitions that have, or may have, state here
 	stopped bool
+
+	begin   func(ctx context.Context, view ids.StreamID, created ids.Tick) error
+	restMu  sync.Mutex
+	restart []*view // that must begin anew
 }
 
 type viewPartition struct {
 	view ids.StreamID
 	p    ids.PartitionID
 }
+
+// sourceKey and targetKey name a source of a view, by its number, and a target, by its stage of the plan.
+type (
+	sourceKey struct {
+		view  ids.StreamID
+		index int
+		p     ids.PartitionID
+	}
+	targetKey struct {
+		view  ids.StreamID
+		stage int
+		p     ids.PartitionID
+	}
+)
 
 // inventory is an immutable list of what runs.
 type inventory struct {
@@ -71,8 +91,10 @@ type inventory struct {
 	groups    []*group
 	targets   []*target
 	views     map[ids.StreamID]*view
-	find      map[viewPartition]*target
-	sources   map[viewPartition]*source
+	derived   []*group  // of groups, those that read outputs of stages; in an order in which these come first
+	outputs   []*source // that read outputs here
+	find      map[targetKey]*target
+	sources   map[sourceKey]*source
 	byStream  map[ids.StreamID]map[ids.PartitionID][]*source
 }
 
@@ -86,8 +108,8 @@ func New(cfg Config, d Deps) (*Runtime, error) {
 	}
 	rt := &Runtime{
 		cfg: cfg, store: d.Store, logs: d.Logs, peers: d.Peers, committed: d.Committed, log: d.Logger.With("part", "stage"),
-		sched: newScheduler(), board: newBoard(), look: make(chan struct{}, 1),
-		views: map[ids.StreamID]*view{}, sources: map[viewPartition]*source{}, targets: map[viewPartition]*target{},
+		sched: newScheduler(), board: newBoard(), look: make(chan struct{}, 1), out: make(chan struct{}, 1), begin: d.Restart,
+		views: map[ids.StreamID]*view{}, sources: map[sourceKey]*source{}, targets: map[targetKey]*target{},
 		links: map[ids.NodeID]*link{}, held: map[ids.PartitionID]bool{},
 	}
 	rt.ctx, rt.cancel = context.WithCancel(context.Background())
@@ -160,9 +182,15 @@ func (rt *Runtime) loop(ctx context.Context) {
 			return
 		case <-rt.look:
 			rt.reap()
-			for _, g := range rt.all.Load().groups {
-				g.refresh(rt.board)
+			inv := rt.all.Load()
+			for _, g := range inv.groups {
+				if !g.plan.derived {
+					g.refresh(rt.board)
+				}
 			}
+			rt.followOutputs(inv)
+		case <-rt.out:
+			rt.followOutputs(rt.all.Load())
 		case now := <-house.C:
 			for _, t := range rt.all.Load().targets {
 				if err := t.house(now, turn%32 == 0); err != nil {
@@ -173,6 +201,32 @@ func (rt *Runtime) loop(ctx context.Context) {
 		case <-durable.C:
 			rt.makeDurable()
 		}
+	}
+}
+
+// followOutputs lets the groups that read outputs of stages see how far those are, each after those that it reads.
+func (rt *Runtime) followOutputs(inv *inventory) {
+	if len(inv.derived)+len(inv.outputs) == 0 {
+		return
+	}
+	for _, g := range inv.derived {
+		g.refresh(rt.board)
+	}
+	for _, s := range inv.outputs {
+		s.lookAtOutput()
+	}
+	for _, o := range *rt.outlets.Load() {
+		if o.reads.Load() > 0 {
+			o.signal()
+		}
+	}
+}
+
+// lookAtOutputs makes the loop do so.
+func (rt *Runtime) lookAtOutputs() {
+	select {
+	case rt.out <- struct{}{}:
+	default:
 	}
 }
 
@@ -227,6 +281,8 @@ func (rt *Runtime) reap() {
 			rt.closeFeeds(g.stop())
 		}
 	}
+	rt.redo()
+	rt.restartViews()
 }
 
 func (rt *Runtime) clusterID() string { return rt.all.Load().clusterID }
@@ -261,10 +317,10 @@ func (rt *Runtime) removeOutlet(o *outlet) {
 }
 
 // sourceFor finds the source that another node asks for.
-func (rt *Runtime) sourceFor(v ids.StreamID, p ids.PartitionID, epoch ids.Epoch) (*source, error) {
+func (rt *Runtime) sourceFor(v ids.StreamID, index int, p ids.PartitionID, epoch ids.Epoch) (*source, error) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	s := rt.sources[viewPartition{v, p}]
+	s := rt.sources[sourceKey{v, index, p}]
 	switch {
 	case s == nil:
 		return nil, fault.New(fault.NotPrimary, "exchange: view %d isn't read here in partition %d", v, p)
@@ -278,11 +334,7 @@ func (rt *Runtime) sourceFor(v ids.StreamID, p ids.PartitionID, epoch ids.Epoch)
 // too, nobody will ask for what lies below the stored positions.
 func (rt *Runtime) makeDurable() {
 	inv := rt.all.Load()
-	retained := false
-	for _, v := range inv.views {
-		retained = retained || v.stream != nil && (v.stream.RetentionUs > 0 || v.stream.RetentionBytes > 0)
-	}
-	if !retained {
+	if !slices.ContainsFunc(inv.groups, (*group).heldBack) && !rt.ship.in.heldBack(inv.views) {
 		return
 	}
 	marks := rt.ship.in.marks()
@@ -310,6 +362,23 @@ func (rt *Runtime) makeDurable() {
 			g.setDurable(c)
 		}
 	}
+}
+
+// heldBack tells whether something is kept for the group that could go once the group's state is durable.
+func (g *group) heldBack() bool {
+	for i, f := range g.sources {
+		l := g.plan.inputs[f.input].source.log
+		if l != nil && l.stream.RetentionUs == 0 && l.stream.RetentionBytes == 0 {
+			continue
+		}
+		g.mu.Lock()
+		more := g.base.positions[i].offset > g.in[i].durable
+		g.mu.Unlock()
+		if more {
+			return true
+		}
+	}
+	return false
 }
 
 // setDurable tells the sources what will never be asked for again.
@@ -344,15 +413,17 @@ func (rt *Runtime) LowWater(stream ids.StreamID, p ids.PartitionID) (ids.Offset,
 	}
 	low, any := ids.Offset(math.MaxUint64), false
 	for id, v := range inv.views {
-		if v.streamID != stream {
-			continue
+		for _, plan := range v.sources {
+			if plan.log == nil || plan.log.id != stream {
+				continue
+			}
+			any = true
+			s := inv.sources[sourceKey{id, plan.index, p}]
+			if s == nil {
+				return 0, true
+			}
+			low = min(low, ids.Offset(s.low.Load()))
 		}
-		any = true
-		s := inv.sources[viewPartition{id, p}]
-		if s == nil {
-			return 0, true
-		}
-		low = min(low, s.lowWater())
 	}
 	if !any {
 		return 0, false

@@ -306,7 +306,13 @@ func TestDropDeletes(t *testing.T) {
 
 func (c *testCluster) keysOf(view ids.StreamID) int {
 	c.t.Helper()
-	it, err := c.nodes[0].store.Iter(storage.StateViewRange(view))
+	return c.keysIn(storage.StateViewRange(view))
+}
+
+// keysIn counts what the first node has stored in a range.
+func (c *testCluster) keysIn(lo, hi []byte) int {
+	c.t.Helper()
+	it, err := c.nodes[0].store.Iter(lo, hi)
 	if err != nil {
 		c.t.Fatal(err)
 	}

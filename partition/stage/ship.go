@@ -36,18 +36,33 @@ type laneKey struct {
 	stage uint8
 }
 
-func laneOf(t *target) laneKey { return laneKey{view: t.view.id, p: t.p} }
+func laneOf(t *target) laneKey { return t.plan.lane(t.p) }
+
+// lane names the lane of a stage in a partition.
+func (t *targetPlan) lane(p ids.PartitionID) laneKey {
+	k := laneKey{view: t.view.id, p: p}
+	if !t.last {
+		k.stage = uint8(t.index + 1)
+	}
+	return k
+}
 
 // spaceMark holds the mark of a lane: the first of its keys, and the only one that isn't shipped.
 const spaceMark byte = 1
 
-func markKey(k laneKey) []byte { return storage.StateKey(k.view, k.p, spaceMark, nil) }
+func markKey(k laneKey) []byte {
+	if k.stage > 0 {
+		return storage.StagePrefix(k.view, k.p, k.stage-1, spaceMark)
+	}
+	return storage.StateKey(k.view, k.p, spaceMark, nil)
+}
 
 // wholeRange is the range of all keys of a lane.
 func wholeRange(k laneKey) (lo, hi []byte) {
-	lo = markKey(k)
-	_, hi = storage.StatePartitionRange(k.view, k.p)
-	return lo, hi
+	if _, hi = storage.LastStageRange(k.view, k.p); k.stage > 0 {
+		_, hi = storage.StageRange(k.view, k.p, k.stage-1)
+	}
+	return markKey(k), hi
 }
 
 // laneRange is the range of the keys that are shipped.
@@ -260,6 +275,16 @@ func (l *lane) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.first, l.ring, l.followed, l.closed = l.next()+1, nil, false, true
+}
+
+// release takes a target's lane out of shipping before what it has stored is deleted.
+func (s *shipper) release(t *target) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.lanes[laneOf(t)]; l != nil && l.target == t {
+		l.close()
+		delete(s.lanes, laneOf(t))
+	}
 }
 
 // prepare is the first that Configure does: it takes what is to be deleted out of shipping, in both directions. Called

@@ -71,3 +71,31 @@ func (s *shipper) replicasHave(h *heldCut) bool {
 
 // followed tells whether a partition has other replicas than this node's.
 func (rt *Runtime) followed(p ids.PartitionID) bool { return len(rt.state.Partitions[p].Replicas) > 1 }
+
+// retains tells whether something is kept of what a view reads until the view's state is durable: a log that is truncated,
+// or the output of a stage.
+func (v *view) retains() bool {
+	for _, s := range v.sources {
+		if s.log == nil || s.log.stream.RetentionUs > 0 || s.log.stream.RetentionBytes > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// heldBack tells whether primaries may wait for this node to make durable what it was shipped.
+func (in *intake) heldBack(views map[ids.StreamID]*view) bool {
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	for _, part := range in.parts {
+		part.mu.Lock()
+		for k, l := range part.lanes {
+			if v := views[k.view]; v != nil && !l.mark.copying && l.mark.tick > l.durable && v.retains() {
+				part.mu.Unlock()
+				return true
+			}
+		}
+		part.mu.Unlock()
+	}
+	return false
+}

@@ -1,10 +1,7 @@
 package stage
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
-	"math"
 	"slices"
 
 	"github.com/millrace/millrace/internal/fault"
@@ -80,7 +77,10 @@ func (rt *Runtime) localLog(inv *inventory, p ids.PartitionID) (ids.Tick, string
 
 // localView is the newest tick at which a view can be read here in a partition.
 func (rt *Runtime) localView(inv *inventory, v *view, p ids.PartitionID) (ids.Tick, string) {
-	if t := inv.find[viewPartition{v.id, p}]; t != nil && t.group != nil {
+	if len(v.targets) == 0 {
+		return 0, "the view has failed"
+	}
+	if t := inv.find[targetKey{v.id, v.last().index, p}]; t != nil && t.group != nil {
 		t.group.mu.Lock()
 		defer t.group.mu.Unlock()
 		if done := t.group.doneOf(t); done >= v.created {
@@ -131,7 +131,7 @@ func (in *intake) shippedAt(v *view, p ids.PartitionID, tick ids.Tick) (*storage
 func (rt *Runtime) readShipped(ctx context.Context, id ids.StreamID, p ids.PartitionID, tick ids.Tick, prefix []record.Value,
 	fn func(*record.Delta) error, notHere error) error {
 	v := rt.all.Load().views[id]
-	if v == nil || tick < v.created {
+	if v == nil || len(v.targets) == 0 || tick < v.created {
 		return notHere
 	}
 	key, err := v.codec.prefixOf(prefix)
@@ -147,28 +147,17 @@ func (rt *Runtime) readShipped(ctx context.Context, id ids.StreamID, p ids.Parti
 		return (&deltaLog{p: p, floor: floor}).notRetained(tick)
 	}
 	// A target that nothing runs, to read with; what blocks it has is looked up in the snapshot.
-	t := &target{rt: rt, view: v, p: p}
-	t.deltas = deltaLog{view: id, p: p, floor: floor, blocks: make([]deltaBlock, 1)}
-	lo := storage.StateKey(id, p, spaceRows, key)
-	_, hi := prefixRange(lo)
+	t := &target{rt: rt, view: v, plan: v.last(), p: p}
+	t.deltas = deltaLog{prefix: t.prefix(spaceDeltas), p: p, floor: floor, blocks: make([]deltaBlock, 1)}
 	var later []tickDelta
-	if v.codec.layout == appended {
-		hi = storage.StateKey(id, p, spaceRows, binary.BigEndian.AppendUint64(nil, uint64(min(tick, math.MaxUint64-1))+1))
-	} else if later, err = t.later(snap, tick); err != nil {
-		return err
+	if v.codec.layout != appended {
+		if later, err = t.later(snap, tick); err != nil {
+			return err
+		}
 	}
-	u, err := t.undo(later, func(k []byte) bool { return bytes.HasPrefix(k, key) })
+	s, err := t.scanOf(snap, later, tick, key)
 	if err != nil {
 		return err
 	}
-	it, err := snap.Iter(lo, hi)
-	if err != nil {
-		return err
-	}
-	s := &rowScan{codec: v.codec, undo: u, out: t.newRows(), fn: fn, ctx: ctx}
-	if err := s.run(it); err != nil {
-		_ = it.Close()
-		return err
-	}
-	return it.Close()
+	return s.drain(ctx, fn)
 }

@@ -1,6 +1,8 @@
 package stage
 
 import (
+	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,18 +13,21 @@ import (
 	"github.com/millrace/millrace/record"
 )
 
-// source reads one partition's log for one view, on the partition's primary, and makes steps of it for its readers.
-// Readers at the same place share a scan, so that each record is decoded once for all of them.
+// source reads one partition's log, or a stage's output there, for one view, on the partition's primary, and makes steps
+// of it for its readers. Readers at the same place share a scan, so that each record is decoded once for all of them.
 type source struct {
 	taskState
 	rt    *Runtime
 	view  *view
+	plan  *sourcePlan
+	up    *target // whose output it reads; nil: it reads a log
 	p     ids.PartitionID
 	epoch ids.Epoch
 
 	mu       sync.Mutex
 	readers  []*reader
 	scans    []*scan
+	reading  *scan // a worker makes steps from it
 	turn     int
 	stopped  bool
 	alarm    *time.Timer   // wakes the source later
@@ -31,13 +36,17 @@ type source struct {
 	until    time.Time     // nothing is read before
 	logStart ids.Offset    // once started
 	started  bool
-	// durable is how far each target partition will never ask again; 0 until it says so.
-	durable []ids.Offset
+	// durable is how far each target partition of each consumer will never ask again; 0 until it says so.
+	durable [][]ids.Offset
+	low     atomic.Uint64 // the least of durable
+	behind  atomic.Uint64 // everything of up's output to this tick has been read by all that read here
+	waiting atomic.Bool   // some reader waits for up to have come to the view's beginning
 
 	// used by run alone
 	frag  *dataflow.Fragment
 	split *splitter
 	buf   []byte
+	cols  []int // of up's, that are read
 	want  []bool
 	bulk  atomic.Bool // the last chunk was history, or far behind
 }
@@ -53,10 +62,16 @@ type scan struct {
 	started  bool
 	readTo   ids.Tick // everything up to this closed tick has been read
 	skipping bool     // dec takes event times only: history that doesn't count
+	out      outputScan
+	consumer int // of the first reader
 }
 
-func newSource(rt *Runtime, v *view, p ids.PartitionID, epoch ids.Epoch) *source {
-	return &source{rt: rt, view: v, p: p, epoch: epoch, durable: make([]ids.Offset, v.partitions)}
+func newSource(rt *Runtime, plan *sourcePlan, p ids.PartitionID, epoch ids.Epoch, up *target) *source {
+	s := &source{rt: rt, view: plan.view, plan: plan, p: p, epoch: epoch, up: up}
+	for range plan.consumers {
+		s.durable = append(s.durable, make([]ids.Offset, plan.view.partitions))
+	}
+	return s
 }
 
 // background implements task: reading what others have read long ago may wait.
@@ -66,6 +81,11 @@ func (s *source) background() bool { return s.bulk.Load() }
 func (s *source) stop(reason string) {
 	s.mu.Lock()
 	readers := s.readers
+	for _, sc := range s.scans {
+		if sc != s.reading {
+			sc.out.close() // the worker that reads the other one does it
+		}
+	}
 	s.stopped, s.readers, s.scans = true, nil, nil
 	if s.alarm != nil {
 		s.alarm.Stop()
@@ -96,7 +116,7 @@ func (s *source) run() bool {
 	if s.view.failed.Load() != nil {
 		return false
 	}
-	closed := s.rt.board.closedHere(s.p, s.epoch)
+	closed := s.closed()
 	s.mu.Lock()
 	now := time.Now()
 	if s.stopped || now.Before(s.until) {
@@ -115,6 +135,7 @@ func (s *source) run() bool {
 		s.want = wanted(s.want, sc.readers, s.view.partitions)
 		c.stops = stopsOf(sc.readers)
 	}
+	s.reading = sc
 	s.mu.Unlock()
 	if sc == nil {
 		return false
@@ -122,7 +143,9 @@ func (s *source) run() bool {
 	err := c.read()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.reading = nil
 	if s.stopped {
+		sc.out.close()
 		return false
 	}
 	s.publish(sc, c.steps)
@@ -135,7 +158,17 @@ func (s *source) run() bool {
 	}
 	s.bulk.Store(sc.pos.through < s.view.created || c.cut)
 	s.merge(sc)
+	s.noteBehind()
 	return true // choose says whether there is more
+}
+
+// closed is the tick up to which what the source reads is final and here.
+func (s *source) closed() ids.Tick {
+	if s.up == nil {
+		return s.rt.board.closedHere(s.p, s.epoch)
+	}
+	done, _ := s.up.output()
+	return done
 }
 
 // trouble handles a failed chunk: what the log can't give now is tried again, all else ends the view on this node.
@@ -164,12 +197,15 @@ func (s *source) retry(err error) {
 // findStart moves readers that have nothing yet to the start of the log, which retention may have moved before the view
 // was made.
 func (s *source) findStart() error {
+	if s.up != nil || s.plan.log.id == 0 {
+		return nil
+	}
 	for _, r := range s.readers {
 		if r.pos.offset != 0 || r.pos.through >= s.view.created || r.scan != nil {
 			continue
 		}
 		if !s.started {
-			start, _, err := s.rt.logs.End(s.p, s.view.streamID)
+			start, _, err := s.rt.logs.End(s.p, s.plan.log.id)
 			if err != nil {
 				return err
 			}
@@ -184,8 +220,14 @@ func (s *source) findStart() error {
 func (s *source) drop(sc *scan) {
 	for _, r := range sc.readers {
 		r.scan = nil
+		if sc.out.begun() { // it has a piece of a tick that can't be sent again
+			s.readers = without(s.readers, r)
+			r.closed = true
+			r.refused("a stage's output couldn't be read to its end", false)
+		}
 	}
 	sc.readers = nil
+	sc.out.close()
 	for i, o := range s.scans {
 		if o == sc {
 			s.scans = append(s.scans[:i], s.scans[i+1:]...)
@@ -216,14 +258,18 @@ func (s *source) choose(closed ids.Tick, now time.Time) *scan {
 
 // allHere tells whether there are readers for all target partitions: then nobody else has to be waited for.
 func (s *source) allHere() bool {
-	if s.view.exchange == nil && !s.view.watermarks {
-		return true
+	n, want := 0, 0
+	for _, in := range s.plan.consumers {
+		if in.own {
+			want++
+		} else {
+			want += s.view.partitions
+		}
 	}
-	n := 0
 	for _, r := range s.readers {
 		n += len(r.targets)
 	}
-	return n >= s.view.partitions
+	return n >= want
 }
 
 // stallGrace is how long a reader may hold back the others of a scan of history without taking anything.
@@ -246,8 +292,8 @@ func (s *source) room(sc *scan, now time.Time) bool {
 	if full == 0 {
 		return true
 	}
-	if full == len(sc.readers) {
-		return false
+	if full == len(sc.readers) || sc.out.begun() {
+		return false // the readers of a piece of an output can't go on alone
 	}
 	kept := sc.readers[:0:0]
 	wait := time.Time{}
@@ -282,7 +328,7 @@ func (s *source) publish(sc *scan, steps []*step) {
 // merge joins sc with another scan that stands at the same place.
 func (s *source) merge(sc *scan) {
 	for _, o := range s.scans {
-		if o == sc || o.pos.offset != sc.pos.offset {
+		if o == sc || o.pos.offset != sc.pos.offset || !s.alike(o, sc.pos) || !s.alike(sc, o.pos) {
 			continue
 		}
 		from, to := sc, o
@@ -315,18 +361,18 @@ func (s *source) place(now time.Time) {
 			i--
 		}
 	}
-	for _, r := range s.readers {
-		if r.scan != nil || !r.halfEmpty() {
+	for _, r := range slices.Clone(s.readers) {
+		if r.scan != nil || !r.halfEmpty() || !s.serves(r) {
 			continue
 		}
 		var found *scan
 		for _, sc := range s.scans {
-			if sc.pos.offset == r.pos.offset {
+			if sc.pos.offset == r.pos.offset && s.alike(sc, r.pos) && (s.up == nil || r.pos.through >= s.view.created || sc.consumer == r.consumer) {
 				found = sc
 			}
 		}
 		if found == nil {
-			found = &scan{pos: r.pos, readTo: r.pos.through}
+			found = &scan{pos: r.pos, readTo: r.pos.through, consumer: r.consumer}
 			if r.pos.through < s.view.created {
 				found.notTill = now.Add(s.rt.cfg.ShareWait)
 			}
@@ -359,8 +405,9 @@ func (s *source) attach(r *reader) error {
 	}
 	s.readers = append(s.readers, r)
 	for _, t := range r.targets {
-		s.durable[t] = r.durable // another node's than before, maybe
+		s.durable[r.consumer][t] = r.durable // another node's than before, maybe
 	}
+	s.setLow()
 	s.mu.Unlock()
 	s.rt.sched.wake(s)
 	return nil
@@ -391,29 +438,35 @@ func (s *source) setDurable(r *reader, offset ids.Offset) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range r.targets {
-		s.durable[t] = max(s.durable[t], offset)
+		d := &s.durable[r.consumer][t]
+		*d = max(*d, offset)
 	}
+	s.setLow()
 }
 
 // forgetDurable is for targets that have moved: the node that has them now may have to begin anew.
 func (s *source) forgetDurable(targets []ids.PartitionID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, t := range targets {
-		s.durable[t] = 0
+	for _, d := range s.durable {
+		for _, t := range targets {
+			d[t] = 0
+		}
 	}
+	s.setLow()
 }
 
-// lowWater is the lowest offset that any target may still ask for.
-func (s *source) lowWater() ids.Offset {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.view.exchange == nil && !s.view.watermarks {
-		return s.durable[s.p]
+// setLow computes low: the lowest offset, or tick of an output, that any target may still ask for.
+func (s *source) setLow() {
+	low := ids.Offset(math.MaxUint64)
+	for i, in := range s.plan.consumers {
+		if in.own {
+			low = min(low, s.durable[i][s.p])
+			continue
+		}
+		for _, o := range s.durable[i] {
+			low = min(low, o)
+		}
 	}
-	least := s.durable[0]
-	for _, o := range s.durable {
-		least = min(least, o)
-	}
-	return least
+	s.low.Store(uint64(low))
 }

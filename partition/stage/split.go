@@ -25,6 +25,9 @@ func (s *splitter) split(from ids.PartitionID, d *record.Delta, want []bool) []p
 	if d.N == 0 {
 		return nil
 	}
+	if s.exchange != nil && s.exchange.Broadcast {
+		return s.broadcast(d, want)
+	}
 	if s.exchange == nil || len(s.exchange.Key) == 0 || s.partitions == 1 {
 		to := ids.PartitionID(0)
 		if s.exchange == nil {
@@ -54,6 +57,21 @@ func (s *splitter) split(from ids.PartitionID, d *record.Delta, want []bool) []p
 		s.rows[t] = s.rows[t][:0]
 	}
 	s.used = s.used[:0]
+	return parts
+}
+
+// broadcast gives all targets the same rows.
+func (s *splitter) broadcast(d *record.Delta, want []bool) []part {
+	var parts []part
+	for t := range want {
+		if !want[t] {
+			continue
+		}
+		if parts == nil {
+			d = copyDelta(d)
+		}
+		parts = append(parts, part{target: ids.PartitionID(t), delta: d, bytes: deltaBytes(d)})
+	}
 	return parts
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/millrace/millrace/internal/fault"
-	"github.com/millrace/millrace/internal/ids"
 	"github.com/millrace/millrace/storage"
 )
 
@@ -28,8 +27,9 @@ type stateTable struct {
 	limit int // of young, in bytes, beyond which flush turns the generations over
 }
 
-func newStateTable(store Store, view ids.StreamID, p ids.PartitionID, space byte) *stateTable {
-	return &stateTable{store: store, prefix: storage.StateKey(view, p, space, nil), young: newTable()}
+// newStateTable makes the table of the keys that begin with prefix.
+func newStateTable(store Store, prefix []byte) *stateTable {
+	return &stateTable{store: store, prefix: prefix, young: newTable()}
 }
 
 func (s *stateTable) storeKey(key []byte) []byte {

@@ -35,7 +35,7 @@ func TestStateTable(t *testing.T) {
 	for seed := range uint64(20) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		store := memStore(t)
-		s := newStateTable(store, 1, 2, spaceState)
+		s := newStateTable(store, storage.StateKey(1, 2, spaceState, nil))
 		s.complete = true
 		want := map[string]string{}
 		key := func() []byte { return fmt.Appendf(nil, "k%03d", rng.IntN(300)) }
@@ -59,7 +59,7 @@ func TestStateTable(t *testing.T) {
 				}
 				if rng.IntN(20) == 0 {
 					flushTable(t, store, s)
-					s = newStateTable(store, 1, 2, spaceState)
+					s = newStateTable(store, storage.StateKey(1, 2, spaceState, nil))
 				}
 			case 6:
 				lo, hi := key(), key()
@@ -124,7 +124,7 @@ func checkScan(t *testing.T, s *stateTable, want map[string]string, lo, hi []byt
 // TestStateTableBytes checks the count of bytes, which is exact as long as everything is in memory.
 func TestStateTableBytes(t *testing.T) {
 	store := memStore(t)
-	s := newStateTable(store, 1, 2, spaceState)
+	s := newStateTable(store, storage.StateKey(1, 2, spaceState, nil))
 	s.complete, s.limit = true, 1<<30
 	rng := rand.New(rand.NewPCG(1, 1))
 	sizes := map[string]int{}

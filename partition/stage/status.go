@@ -2,6 +2,7 @@ package stage
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"github.com/millrace/millrace/internal/ids"
@@ -41,14 +42,29 @@ func (rt *Runtime) Stats() []*internalv1.ViewStats {
 
 func (v *view) stats(targets []*target, sources []*source) *internalv1.ViewStats {
 	st := &internalv1.ViewStats{View: uint64(v.id), State: StateLive, Progress: 1}
-	for i, t := range targets {
-		done := t.addTo(st)
-		if i == 0 || uint64(done) < st.Tick {
-			st.Tick = uint64(done)
+	stages := map[int]*internalv1.StageStats{}
+	for _, t := range v.targets {
+		g := &internalv1.StageStats{Stage: uint32(t.index), Tick: math.MaxUint64}
+		for _, in := range t.inputs {
+			if in.leaf >= 0 {
+				g.Inputs = append(g.Inputs, &internalv1.InputStats{Op: uint32(in.leaf)})
+			}
 		}
-		if done < v.created {
+		stages[t.index] = g
+		st.Stages = append(st.Stages, g)
+	}
+	for _, t := range targets {
+		if done := t.addTo(st, stages[t.plan.index]); done < v.created {
 			st.State = StateBackfilling
 		}
+	}
+	for _, g := range st.Stages {
+		if g.Tick == math.MaxUint64 {
+			g.Tick = 0 // nothing of it is here
+		}
+	}
+	if n := len(st.Stages); n > 0 {
+		st.Tick = st.Stages[n-1].Tick
 	}
 	if st.State == StateBackfilling {
 		st.Progress = progressOf(sources)
@@ -59,32 +75,51 @@ func (v *view) stats(targets []*target, sources []*source) *internalv1.ViewStats
 	return st
 }
 
-// addTo adds one partition's figures and returns its tick.
-func (t *target) addTo(st *internalv1.ViewStats) ids.Tick {
+// addTo adds one partition's figures to those of its view and stage and returns its tick.
+func (t *target) addTo(st *internalv1.ViewStats, stage *internalv1.StageStats) ids.Tick {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	st.Partitions++
-	st.Rows += uint64(max(0, t.rows.count))
+	if t.plan.last {
+		st.Partitions++
+		st.Rows += uint64(max(0, t.rows.count))
+	}
 	st.Late += uint64(t.counts.Late)
 	st.Errors += uint64(t.counts.Errors)
 	if t.counts.LastError != "" {
 		st.LastError = t.counts.LastError
 	}
-	st.StateBytes += uint64(max(0, t.stateBytes())) + uint64(t.deltas.disk)
-	if t.group == nil {
-		return t.applied // the view has failed
+	kept := uint64(max(0, t.rows.table.bytes+t.rows.bytes)) + uint64(t.deltas.disk)
+	stage.StateBytes += uint64(max(0, t.table.bytes))
+	stage.KeptBytes += kept
+	st.StateBytes += uint64(max(0, t.table.bytes)) + kept
+	stage.RowsOut += uint64(t.rowsOut)
+	n := 0
+	for i, in := range t.plan.inputs {
+		stage.RowsIn += uint64(t.rowsIn[i])
+		if in.leaf >= 0 {
+			stage.Inputs[n].Rows += uint64(t.rowsIn[i])
+			n++
+		}
 	}
-	t.group.mu.Lock()
-	defer t.group.mu.Unlock()
-	return max(t.applied, t.group.doneOf(t))
+	done := t.applied
+	if t.group != nil { // else the view has failed
+		t.group.mu.Lock()
+		done = max(done, t.group.doneOf(t))
+		t.group.mu.Unlock()
+	}
+	stage.Tick = min(stage.Tick, uint64(done))
+	return done
 }
 
-// progressOf is the share of the history that the sources have read for all their readers: offsets read by offsets to
-// read.
+// progressOf is the share of the history that the sources have read of the logs for all their readers: offsets read by
+// offsets to read. What is read of stages' outputs counts as nothing: it can't begin before those are there.
 func progressOf(sources []*source) float64 {
 	var done, total float64
 	for _, s := range sources {
-		start, end, err := s.rt.logs.End(s.p, s.view.streamID)
+		if s.up != nil || s.plan.log.id == 0 {
+			continue
+		}
+		start, end, err := s.rt.logs.End(s.p, s.plan.log.id)
 		if err != nil || end <= start {
 			continue
 		}

@@ -38,7 +38,7 @@ func (rt *Runtime) Subscribe(ctx context.Context, view ids.StreamID, p ids.Parti
 			return err
 		}
 		for _, td := range deltas {
-			d, err := record.UnmarshalDelta(td.raw, t.view.codec.schema)
+			d, err := td.decoded(t.view.codec.schema)
 			if err != nil {
 				return err
 			}

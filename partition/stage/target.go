@@ -14,17 +14,22 @@ import (
 	"github.com/millrace/millrace/storage"
 )
 
-// target runs a view's last stage in one partition and holds its state, rows and output deltas.
+// target runs a stage with state in one partition and holds its state, its output deltas and, of the last stage, the
+// view's rows.
 type target struct {
 	taskState
 	rt     *Runtime
 	view   *view
+	plan   *targetPlan
 	p      ids.PartitionID
 	group  *group
 	loaded cut // stored positions that it began with; immutable
 
-	bulk     atomic.Bool // still in the history
-	wantsCut atomic.Bool // it will be flushed soon
+	bulk     atomic.Bool               // still in the history
+	wantsCut atomic.Bool               // it will be flushed soon
+	outs     atomic.Pointer[[]*source] // that read its output here
+	lastOut  atomic.Uint64             // the last tick in which it had any output
+	redo     atomic.Bool               // it must be computed again from its inputs
 
 	// guarded by the group's mu
 	queue    itemQueue
@@ -52,6 +57,9 @@ type target struct {
 	warm      bool // counted among the targets that have a cache
 	saved     cut  // as stored last
 	savedAt   ids.Tick
+	base      bool    // of an earlier stage: rows has its output in the history
+	rowsIn    []int64 // by input
+	rowsOut   int64
 	arrivals  uint64 // of the group, when the positions were stored
 	snap      *sharedSnapshot
 	closed    bool
@@ -86,7 +94,19 @@ func (t *target) run() bool {
 		return false
 	}
 	g.finished(t, done, building, nextDue, full)
+	t.tellReaders()
 	return true
+}
+
+// tellReaders lets those who read the output here look at it.
+func (t *target) tellReaders() {
+	outs := *t.outs.Load()
+	for _, s := range outs {
+		s.lookAtOutput()
+	}
+	if len(outs) > 0 {
+		t.rt.lookAtOutputs()
+	}
 }
 
 // Values of nextDue besides watermarks.
@@ -112,9 +132,9 @@ func (t *target) process(w *work) error {
 	if w.history {
 		return t.processHistory(w)
 	}
-	items, steps, mark := w.items, w.steps, watermarkValue{}
+	items, steps, marks := w.items, w.steps, dataflow.NoMarks
 	for len(steps) > 0 && steps[0].tick <= t.applied {
-		mark, steps = watermarkValue{true, steps[0].to}, steps[1:]
+		marks, steps = steps[0].marks, steps[1:]
 	}
 	for {
 		tick := maxTick
@@ -127,7 +147,7 @@ func (t *target) process(w *work) error {
 		rise := len(steps) > 0 && steps[0].tick <= min(tick, w.through)
 		if rise {
 			tick = steps[0].tick
-			mark, steps = watermarkValue{true, steps[0].to}, steps[1:]
+			marks, steps = steps[0].marks, steps[1:]
 		}
 		if tick == maxTick {
 			break
@@ -136,7 +156,7 @@ func (t *target) process(w *work) error {
 		for n < len(items) && items[n].tick == tick {
 			n++
 		}
-		if n == 0 && t.partial != tick && (!rise || mark.value < t.nextDueNow()) {
+		if n == 0 && t.partial != tick && (!rise || marks.Watermark < t.nextDueNow()) {
 			continue // the watermark rose, and nothing is due
 		}
 		if tick > w.through {
@@ -149,7 +169,7 @@ func (t *target) process(w *work) error {
 			items = items[n:]
 			continue
 		}
-		if err := t.endTick(tick, mark.orNone(), items[:n]); err != nil {
+		if err := t.endTick(tick, marks, items[:n]); err != nil {
 			return err
 		}
 		items = items[n:]
@@ -168,7 +188,7 @@ func (t *target) prepare() error {
 		return nil
 	}
 	var err error
-	t.frag, err = dataflow.New(t.view.targetOps, dataflow.Env{Mode: dataflow.Live, State: t.table, Partition: t.p})
+	t.frag, err = dataflow.New(t.plan.ops, dataflow.Env{Mode: dataflow.Live, State: t.table, Partition: t.p})
 	return err
 }
 
@@ -176,9 +196,12 @@ func (t *target) prepare() error {
 func (t *target) push(items []item) error {
 	for i := range items {
 		it := &items[i]
-		d, err := it.part.decoded(t.view.input)
+		from := t.group.sources[it.src].input
+		in := t.plan.inputs[from]
+		d, err := it.part.decoded(in.source.schema)
 		if err == nil && d != nil {
-			err = t.frag.Push(t.view.targetLeaf, d)
+			t.rowsIn[from] += int64(d.N)
+			err = t.frag.Push(in.leaf, d)
 		}
 		if err != nil {
 			return err
@@ -205,7 +228,7 @@ func (t *target) count(c dataflow.Counts) {
 }
 
 // endTick applies one whole tick.
-func (t *target) endTick(tick ids.Tick, mark int64, items []item) error {
+func (t *target) endTick(tick ids.Tick, marks dataflow.Marks, items []item) error {
 	t.mu.Lock()
 	defer release(items)
 	defer t.mu.Unlock()
@@ -215,15 +238,23 @@ func (t *target) endTick(tick ids.Tick, mark int64, items []item) error {
 	if err := t.push(items); err != nil {
 		return err
 	}
-	out, err := t.frag.EndTick(tick, dataflow.Marks{Watermark: mark, Horizon: dataflow.NoWatermark})
+	out, err := t.frag.EndTick(tick, marks)
 	if err != nil {
 		return err
 	}
-	if err := t.rows.apply(tick, out); err != nil {
-		return err
+	if t.plan.last {
+		if err := t.rows.apply(tick, out); err != nil {
+			return err
+		}
 	}
 	if out.N > 0 {
-		t.deltas.add(tick, out)
+		t.rowsOut += int64(out.N)
+		if len(*t.outs.Load()) > 0 {
+			t.deltas.addRows(tick, out)
+		} else {
+			t.deltas.add(tick, out)
+		}
+		t.lastOut.Store(uint64(tick))
 	}
 	t.count(t.frag.TakeCounts())
 	t.applied, t.partial = tick, 0
@@ -265,38 +296,40 @@ func (t *target) processHistory(w *work) error {
 			return err
 		}
 		for _, it := range w.items {
-			if t.cut.positions[it.src].before(it.pos) {
+			if !t.plan.derived && t.cut.positions[it.src].before(it.pos) {
 				t.cut.positions[it.src] = it.pos
 			}
 		}
-		if err := t.endHistory(dataflow.NoWatermark); err != nil {
+		if err := t.endHistory(dataflow.NoMarks); err != nil {
 			return err
 		}
 	}
 	if w.finish {
-		mark := watermarkValue{}
+		marks := dataflow.NoMarks
 		for _, s := range w.steps {
 			if s.tick <= created {
-				mark = watermarkValue{true, s.to}
+				marks = s.marks
 			}
 		}
-		if err := t.endHistory(mark.orNone()); err != nil {
+		if err := t.endHistory(marks); err != nil {
 			return err
 		}
 		t.applied, t.deltas.floor = created, created
+		t.lastOut.Store(uint64(created))
 		t.bulk.Store(false)
 		t.wantsCut.Store(true)
 	}
 	return nil
 }
 
-func (t *target) endHistory(mark int64) error {
-	out, err := t.frag.EndTick(t.view.created, dataflow.Marks{Watermark: mark, Horizon: dataflow.NoWatermark})
+func (t *target) endHistory(marks dataflow.Marks) error {
+	out, err := t.frag.EndTick(t.view.created, marks)
 	if err != nil {
 		return err
 	}
 	t.count(t.frag.TakeCounts())
 	t.touched()
+	t.rowsOut += int64(out.N)
 	return t.rows.apply(t.view.created, out)
 }
 
@@ -363,12 +396,12 @@ func (t *target) flush() error {
 	defer b.Close()
 	t.table.write(b)
 	t.rows.write(b)
-	t.deltas.write(b, t.applied, t.rt.cfg.RetainTicks, int64(t.rt.share(t.rt.cfg.RetainBytes)))
+	t.trim(b)
 	progress, err := t.progress()
 	if err != nil {
 		return err
 	}
-	b.Set(storage.StateKey(t.view.id, t.p, spaceProgress, nil), progress)
+	b.Set(t.prefix(spaceProgress), progress)
 	if err := t.rt.ship.commit(t, t.applied, t.deltas.floorAfter(), b); err != nil {
 		return err
 	}
@@ -381,6 +414,41 @@ func (t *target) flush() error {
 	t.saved, t.savedAt = t.cut, t.applied
 	t.saved.positions = append([]position(nil), t.cut.positions...)
 	return nil
+}
+
+// trim adds the newest output deltas to a batch, and the deletion of what nobody needs any more: of the last stage what
+// lies further back than the retention, and of all what those who read it have taken for good.
+func (t *target) trim(b *storage.Batch) {
+	low := maxTick
+	for _, s := range *t.outs.Load() {
+		low = min(low, ids.Tick(s.low.Load()))
+	}
+	bound := int64(t.rt.share(t.rt.cfg.RetainBytes))
+	if t.plan.last {
+		t.deltas.write(b, t.applied, t.rt.cfg.RetainTicks, bound, low)
+		return
+	}
+	t.deltas.write(b, t.applied, 0, bound, low)
+	if t.base && t.applied >= t.view.created && low >= t.view.created {
+		t.base = false
+		b.DeleteRange(prefixRange(t.prefix(spaceRows)))
+	}
+}
+
+// prefix is what the keys of one space of the target begin with.
+func (t *target) prefix(space byte) []byte {
+	if t.plan.last {
+		return storage.StateKey(t.view.id, t.p, space, nil)
+	}
+	return storage.StagePrefix(t.view.id, t.p, byte(t.plan.index), space)
+}
+
+// stored is the range of all that the target stores.
+func (t *target) stored() (lo, hi []byte) {
+	if t.plan.last {
+		return storage.LastStageRange(t.view.id, t.p)
+	}
+	return storage.StageRange(t.view.id, t.p, byte(t.plan.index))
 }
 
 // catchCut brings applied and the positions up to the group's frontier if nothing is waiting for this target.
@@ -447,8 +515,8 @@ func (t *target) close() {
 
 // newRows returns an empty delta of the view's rows.
 func (t *target) newRows() *record.Delta {
-	d := record.NewDelta(t.view.codec.schema, 0)
-	if t.view.codec.layout != keyed {
+	d := record.NewDelta(t.plan.codec.schema, 0)
+	if t.plan.codec.layout != keyed {
 		d.Weights = []int64{}
 	}
 	return d

@@ -1,53 +1,42 @@
 package stage
 
 import (
+	"bytes"
 	"math"
 	"sync/atomic"
 
-	"github.com/millrace/millrace/dataflow"
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
 	"github.com/millrace/millrace/plan"
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
-	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
-	"github.com/millrace/millrace/record"
 )
 
-// Spaces of a view's keys in the state store.
+// Spaces of a stage's keys in the state store.
 const (
 	spaceProgress byte = 'p' // one TargetProgress
-	spaceState    byte = 's' // of the last stage's operators
-	spaceRows     byte = 'r'
+	spaceState    byte = 's' // of the stage's operators
+	spaceRows     byte = 'r' // of the view; of an earlier stage, what it put out in the history
 	spaceDeltas   byte = 'd' // retained output deltas
 )
 
-// view is a materialized view's definition, compiled. All but failed is immutable.
-//
-// A plan of two stages runs the first on the source side of its exchange and the second on the target side. A plan of
-// one stage runs wholly on the target side; its source hands over the scanned rows as they are.
+// view is a materialized view's definition, compiled. All but failed and restarting is immutable.
 type view struct {
 	id       ids.StreamID
 	name     string
+	def      *internalv1.ViewDef
 	plan     *plan.Plan
-	stream   *millracev1.Stream
-	streamID ids.StreamID
-	born     ids.Tick // created_tick of the stream
-	created  ids.Tick // of the view: everything up to it is one step
+	created  ids.Tick // everything up to it is one step
 	startNow bool
 
-	columns    []string      // that the scan decodes
-	scanOp     int           // of stage 0
-	sourceOps  []plan.Op     // nil: rows are handed over as scanned
-	targetOps  []plan.Op     // the last stage
-	targetLeaf int           // where rows enter targetOps
-	input      record.Schema // of the rows that travel
-	exchange   *plan.Exchange
-	watermarks bool // the target stage holds rows back until the watermark
-	events     bool // what the view computes depends on event times before it began
+	sources    []*sourcePlan
+	targets    []*targetPlan // in the order of the plan; the last is the view's
+	streams    []*logPlan    // that it reads, also by way of other views
+	uses       []ids.StreamID
 	codec      *rowCodec
 	partitions int
 
-	failed atomic.Pointer[string] // why it stopped on this node
+	failed     atomic.Pointer[string] // why it stopped on this node
+	restarting atomic.Bool            // somebody was asked to let it begin anew
 }
 
 // fail stops the view on this node; the first reason stays.
@@ -56,112 +45,96 @@ func (v *view) fail(err error) bool {
 	return v.failed.CompareAndSwap(nil, &reason)
 }
 
-// compileView checks the plan and cuts it into its two sides.
-func compileView(def *internalv1.ViewDef, streams map[ids.StreamID]*internalv1.StreamDef, partitions int) (*view, error) {
+// runs tells whether the view should run here: it hasn't failed, and isn't about to begin anew.
+func (v *view) runs() bool { return v.failed.Load() == nil && !v.restarting.Load() }
+
+// same tells whether def is what the view was compiled from.
+func (v *view) same(def *internalv1.ViewDef) bool {
+	return v.def.CreatedTick == def.CreatedTick && v.def.StartNow == def.StartNow && bytes.Equal(v.def.Plan, def.Plan)
+}
+
+// compileView checks the plan and cuts it into sources and targets. It finds out what can't be run before anything does.
+func compileView(def *internalv1.ViewDef, streams map[ids.StreamID]*internalv1.StreamDef, views map[ids.StreamID]*view, partitions int) (*view, error) {
 	v := &view{
-		id: ids.StreamID(def.Id), name: def.Name, created: ids.Tick(def.CreatedTick), startNow: def.StartNow,
-		partitions: partitions,
+		id: ids.StreamID(def.Id), name: def.Name, def: def, created: ids.Tick(def.CreatedTick), startNow: def.StartNow,
+		partitions: partitions, plan: &plan.Plan{},
 	}
 	p, err := PlanOf(def, streams)
 	if err != nil {
 		return v, err
 	}
 	v.plan = p
-	if n := len(p.Stages); n < 1 || n > 2 {
-		return v, fault.New(fault.Unsupported, "view %q has %d stages; views have one or two", def.Name, n)
-	}
-	first, last := &p.Stages[0], &p.Stages[len(p.Stages)-1]
-	v.scanOp, err = onlyLeaf(first, plan.OpScan)
-	if err != nil {
-		return v, err
-	}
-	scan := first.Ops[v.scanOp].Scan
-	if scan == nil || scan.Kind != plan.ScanStream {
-		return v, fault.New(fault.Unsupported, "view %q reads something else than a stream", def.Name)
-	}
-	v.streamID, v.columns = ids.StreamID(scan.Object), scan.Columns
-	s := streams[v.streamID]
-	if s == nil {
-		return v, fault.New(fault.NotFound, "view %q reads stream %q, which doesn't exist", def.Name, scan.Name)
-	}
-	v.stream, v.born = s.Stream, ids.Tick(s.CreatedTick)
-	v.targetOps, v.targetLeaf, v.input = last.Ops, v.scanOp, first.Ops[v.scanOp].Schema
-	if len(p.Stages) == 2 {
-		if v.exchange = first.Exchange; v.exchange == nil || v.exchange.Gather {
-			return v, fault.New(fault.Corrupted, "view %q: its first stage has no exchange by key", def.Name)
-		}
-		v.sourceOps, v.input = first.Ops, first.Ops[len(first.Ops)-1].Schema
-		if v.targetLeaf, err = onlyLeaf(last, plan.OpInput); err != nil {
-			return v, err
-		}
-	}
+	v.uses = scannedViews(p)
 	v.codec = newRowCodec(p)
-	v.findTimes()
-	return v, v.tryCompile()
+	g := &grapher{v: v, sources: map[int]*sourcePlan{}, views: views, find: func(id ids.StreamID) (*logPlan, error) {
+		s := streams[id]
+		if s == nil {
+			return nil, fault.New(fault.NotFound, "view %q reads stream %d, which doesn't exist", def.Name, id)
+		}
+		return &logPlan{stream: s.Stream, id: id, born: ids.Tick(s.CreatedTick)}, nil
+	}}
+	return v, g.compile()
 }
 
-func onlyLeaf(s *plan.Stage, kind plan.OpKind) (int, error) {
-	found := -1
-	for i := range s.Ops {
-		if len(s.Ops[i].Inputs) > 0 {
-			continue
-		}
-		if s.Ops[i].Kind != kind || found >= 0 {
-			return 0, fault.New(fault.Unsupported, "a view's stage has exactly one %s as its input", kind)
-		}
-		found = i
-	}
-	if found < 0 {
-		return 0, fault.New(fault.Corrupted, "a view's stage has no input")
-	}
-	return found, nil
-}
-
-func (v *view) findTimes() {
-	for _, s := range v.plan.Stages {
-		for i := range s.Ops {
-			switch op := &s.Ops[i]; {
-			case op.Kind == plan.OpEmitFinal:
-				v.watermarks, v.events = true, true
-			case op.Kind == plan.OpTumble && op.Tumble != nil && op.Tumble.Watermark >= 0:
-				v.events = true
+// scannedViews returns the views that a plan reads.
+func scannedViews(p *plan.Plan) []ids.StreamID {
+	var out []ids.StreamID
+	for i := range p.Stages {
+		for _, op := range p.Stages[i].Ops {
+			if op.Scan != nil && op.Scan.Kind == plan.ScanView {
+				out = append(out, ids.StreamID(op.Scan.Object))
 			}
 		}
 	}
-	for _, c := range v.columns {
-		if c == plan.ColWatermark {
-			v.events = true
-		}
-	}
+	return out
 }
 
-// tryCompile finds out what can't be run before anything does.
-func (v *view) tryCompile() error {
-	if _, err := record.NewDecoder(v.stream, v.columns); err != nil {
-		return err
-	}
-	for _, ops := range [][]plan.Op{v.sourceOps, v.targetOps} {
-		if ops == nil {
-			continue
+// addStreams notes that the view reads streams.
+func (v *view) addStreams(more []*logPlan) {
+	v.streams = addStreams(v.streams, more)
+}
+
+func addStreams(list, more []*logPlan) []*logPlan {
+next:
+	for _, l := range more {
+		for _, have := range list {
+			if have.id == l.id {
+				continue next
+			}
 		}
-		if _, err := dataflow.New(ops, dataflow.Env{Mode: dataflow.Live}); err != nil {
-			return err
+		list = append(list, l)
+	}
+	return list
+}
+
+// streamsOf returns the streams that a target's rows come from.
+func (v *view) streamsOf(t *targetPlan) []*logPlan {
+	var out []*logPlan
+	for _, in := range t.inputs {
+		s := in.source
+		switch {
+		case s.log != nil:
+			out = addStreams(out, []*logPlan{s.log})
+		case s.upView != 0:
+			out = addStreams(out, s.upStreams)
+		default:
+			out = addStreams(out, v.streamsOf(v.targetOf(s.upStage)))
+		}
+	}
+	return out
+}
+
+// targetOf returns the target of a stage of the plan.
+func (v *view) targetOf(stage int) *targetPlan {
+	for _, t := range v.targets {
+		if t.index == stage {
+			return t
 		}
 	}
 	return nil
 }
 
-// sourcesOf returns the source partitions that a target needs: all of them, unless rows don't move and nothing waits
-// for the watermark.
-func (v *view) sourcesOf(target ids.PartitionID) []ids.PartitionID {
-	if v.exchange == nil && !v.watermarks {
-		return []ids.PartitionID{target}
-	}
-	all := make([]ids.PartitionID, v.partitions)
-	for i := range all {
-		all[i] = ids.PartitionID(i)
-	}
-	return all
-}
+// last is the stage whose output is the view.
+func (v *view) last() *targetPlan { return v.targets[len(v.targets)-1] }
 
 const maxTick = ids.Tick(math.MaxUint64)

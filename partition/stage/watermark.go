@@ -36,6 +36,9 @@ type watermark struct {
 	sources []sourceEvents
 	now     ids.Tick
 	current watermarkValue
+	// horizon is the least of all partitions' highest event times less the delay, idle or not; none while a partition has no
+	// record with one.
+	horizon watermarkValue
 }
 
 type sourceEvents struct {
@@ -58,7 +61,9 @@ func (w *watermark) start(c cut) {
 		w.observe(s, p)
 	}
 	w.now = c.tick
-	w.current = c.watermark
+	if len(c.watermarks) > 0 {
+		w.current = c.watermarks[0]
+	}
 	w.raise(w.now)
 }
 
@@ -102,13 +107,14 @@ func (w *watermark) step(tick ids.Tick, out []watermarkStep) []watermarkStep {
 
 // raise computes the watermark at tick and tells whether it rose.
 func (w *watermark) raise(tick ids.Tick) bool {
-	least, greatest := int64(math.MaxInt64), int64(math.MinInt64)
-	active, known, any := 0, 0, false
+	least, greatest, lowest := int64(math.MaxInt64), int64(math.MinInt64), int64(math.MaxInt64)
+	active, known, events := 0, 0, 0
 	for i := range w.sources {
 		s := &w.sources[i]
 		if s.hasEvent {
-			any = true
+			events++
 			greatest = max(greatest, s.maxEvent)
+			lowest = min(lowest, s.maxEvent)
 		}
 		if w.idle != 0 && tick >= s.last+w.idle {
 			continue
@@ -119,22 +125,25 @@ func (w *watermark) raise(tick ids.Tick) bool {
 			least = min(least, s.maxEvent)
 		}
 	}
+	if events == len(w.sources) {
+		w.horizon = watermarkValue{set: true, value: w.less(lowest)}
+	}
 	v := least
 	if active == 0 {
-		if !any {
+		if events == 0 {
 			return false
 		}
 		v = greatest
 	} else if known < active {
 		return false // an active partition without an event time holds the watermark back
 	}
-	if v < math.MinInt64+1+w.delay {
-		v = math.MinInt64 + 1 + w.delay
-	}
-	v -= w.delay
+	v = w.less(v)
 	if w.current.set && v <= w.current.value {
 		return false
 	}
 	w.current = watermarkValue{set: true, value: v}
 	return true
 }
+
+// less takes the delay off an event time.
+func (w *watermark) less(v int64) int64 { return max(v, math.MinInt64+1+w.delay) - w.delay }

@@ -68,7 +68,7 @@ func TestWatermarkResumed(t *testing.T) {
 			tick += ids.Tick(1 + rng.IntN(80))
 			if rng.IntN(3) == 0 { // a resume between ticks
 				a, b = whole.step(tick-1, a), parts.step(tick-1, b)
-				c := cut{tick: tick - 1, positions: append([]position(nil), pos...), watermark: parts.current}
+				c := cut{tick: tick - 1, positions: append([]position(nil), pos...), watermarks: []watermarkValue{parts.current}}
 				parts = newWatermark(sources, 10, 100, 1000)
 				parts.start(c)
 			}

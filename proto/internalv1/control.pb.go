@@ -91,6 +91,7 @@ type Command struct {
 	//	*Command_SetPartition
 	//	*Command_ReserveTicks
 	//	*Command_CreateTable
+	//	*Command_RestartView
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -244,6 +245,15 @@ func (x *Command) GetCreateTable() *CreateTable {
 	return nil
 }
 
+func (x *Command) GetRestartView() *RestartView {
+	if x != nil {
+		if x, ok := x.Op.(*Command_RestartView); ok {
+			return x.RestartView
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -288,6 +298,10 @@ type Command_CreateTable struct {
 	CreateTable *CreateTable `protobuf:"bytes,19,opt,name=create_table,json=createTable,proto3,oneof"`
 }
 
+type Command_RestartView struct {
+	RestartView *RestartView `protobuf:"bytes,40,opt,name=restart_view,json=restartView,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Op() {}
 
 func (*Command_RegisterMember) isCommand_Op() {}
@@ -307,6 +321,8 @@ func (*Command_SetPartition) isCommand_Op() {}
 func (*Command_ReserveTicks) isCommand_Op() {}
 
 func (*Command_CreateTable) isCommand_Op() {}
+
+func (*Command_RestartView) isCommand_Op() {}
 
 // Bootstrap makes the cluster, with one member that holds every partition. Refused when there is a cluster already.
 type Bootstrap struct {
@@ -699,6 +715,60 @@ func (x *CreateTable) GetIfNotExists() bool {
 	return false
 }
 
+// RestartView lets a view begin anew at this command's tick, because what it reads of another view isn't retained any
+// more. Nothing happens when created_tick isn't the view's.
+type RestartView struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	CreatedTick   uint64                 `protobuf:"varint,2,opt,name=created_tick,json=createdTick,proto3" json:"created_tick,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartView) Reset() {
+	*x = RestartView{}
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartView) ProtoMessage() {}
+
+func (x *RestartView) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartView.ProtoReflect.Descriptor instead.
+func (*RestartView) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RestartView) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *RestartView) GetCreatedTick() uint64 {
+	if x != nil {
+		return x.CreatedTick
+	}
+	return 0
+}
+
 type DropObjects struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Names         []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
@@ -711,7 +781,7 @@ type DropObjects struct {
 
 func (x *DropObjects) Reset() {
 	*x = DropObjects{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[8]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +793,7 @@ func (x *DropObjects) String() string {
 func (*DropObjects) ProtoMessage() {}
 
 func (x *DropObjects) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[8]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +806,7 @@ func (x *DropObjects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropObjects.ProtoReflect.Descriptor instead.
 func (*DropObjects) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DropObjects) GetNames() []string {
@@ -778,7 +848,7 @@ type SetPartition struct {
 
 func (x *SetPartition) Reset() {
 	*x = SetPartition{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[9]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -790,7 +860,7 @@ func (x *SetPartition) String() string {
 func (*SetPartition) ProtoMessage() {}
 
 func (x *SetPartition) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[9]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -803,7 +873,7 @@ func (x *SetPartition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPartition.ProtoReflect.Descriptor instead.
 func (*SetPartition) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SetPartition) GetChanges() []*PartitionChange {
@@ -825,7 +895,7 @@ type PartitionChange struct {
 
 func (x *PartitionChange) Reset() {
 	*x = PartitionChange{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[10]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +907,7 @@ func (x *PartitionChange) String() string {
 func (*PartitionChange) ProtoMessage() {}
 
 func (x *PartitionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[10]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +920,7 @@ func (x *PartitionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionChange.ProtoReflect.Descriptor instead.
 func (*PartitionChange) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PartitionChange) GetConfig() *PartitionConfig {
@@ -891,7 +961,7 @@ type ReserveTicks struct {
 
 func (x *ReserveTicks) Reset() {
 	*x = ReserveTicks{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[11]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -903,7 +973,7 @@ func (x *ReserveTicks) String() string {
 func (*ReserveTicks) ProtoMessage() {}
 
 func (x *ReserveTicks) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[11]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -916,7 +986,7 @@ func (x *ReserveTicks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveTicks.ProtoReflect.Descriptor instead.
 func (*ReserveTicks) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReserveTicks) GetCeiling() uint64 {
@@ -942,7 +1012,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[12]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1024,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[12]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1037,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CommandResult) GetIndex() uint64 {
@@ -1038,7 +1108,7 @@ type PartitionRefusal struct {
 
 func (x *PartitionRefusal) Reset() {
 	*x = PartitionRefusal{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1120,7 @@ func (x *PartitionRefusal) String() string {
 func (*PartitionRefusal) ProtoMessage() {}
 
 func (x *PartitionRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1133,7 @@ func (x *PartitionRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionRefusal.ProtoReflect.Descriptor instead.
 func (*PartitionRefusal) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PartitionRefusal) GetPartition() uint32 {
@@ -1104,7 +1174,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1116,7 +1186,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1129,7 +1199,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -1155,7 +1225,7 @@ type ProposeResponse struct {
 
 func (x *ProposeResponse) Reset() {
 	*x = ProposeResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1167,7 +1237,7 @@ func (x *ProposeResponse) String() string {
 func (*ProposeResponse) ProtoMessage() {}
 
 func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,7 +1250,7 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
 func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProposeResponse) GetResult() *CommandResult {
@@ -1213,7 +1283,7 @@ type NodeReport struct {
 
 func (x *NodeReport) Reset() {
 	*x = NodeReport{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1295,7 @@ func (x *NodeReport) String() string {
 func (*NodeReport) ProtoMessage() {}
 
 func (x *NodeReport) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1308,7 @@ func (x *NodeReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReport.ProtoReflect.Descriptor instead.
 func (*NodeReport) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NodeReport) GetNode() string {
@@ -1352,7 +1422,7 @@ type ReplicaProgress struct {
 
 func (x *ReplicaProgress) Reset() {
 	*x = ReplicaProgress{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1364,7 +1434,7 @@ func (x *ReplicaProgress) String() string {
 func (*ReplicaProgress) ProtoMessage() {}
 
 func (x *ReplicaProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1377,7 +1447,7 @@ func (x *ReplicaProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaProgress.ProtoReflect.Descriptor instead.
 func (*ReplicaProgress) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReplicaProgress) GetPartition() uint32 {
@@ -1426,7 +1496,7 @@ type TickNotice struct {
 
 func (x *TickNotice) Reset() {
 	*x = TickNotice{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1508,7 @@ func (x *TickNotice) String() string {
 func (*TickNotice) ProtoMessage() {}
 
 func (x *TickNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1521,7 @@ func (x *TickNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TickNotice.ProtoReflect.Descriptor instead.
 func (*TickNotice) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TickNotice) GetTick() uint64 {
@@ -1484,7 +1554,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1566,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1579,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PingRequest) GetNode() string {
@@ -1529,7 +1599,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +1611,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,7 +1624,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PingResponse) GetNode() string {
@@ -1579,7 +1649,7 @@ type BarrierRequest struct {
 
 func (x *BarrierRequest) Reset() {
 	*x = BarrierRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1591,7 +1661,7 @@ func (x *BarrierRequest) String() string {
 func (*BarrierRequest) ProtoMessage() {}
 
 func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1604,7 +1674,7 @@ func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierRequest.ProtoReflect.Descriptor instead.
 func (*BarrierRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 type BarrierResponse struct {
@@ -1616,7 +1686,7 @@ type BarrierResponse struct {
 
 func (x *BarrierResponse) Reset() {
 	*x = BarrierResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1698,7 @@ func (x *BarrierResponse) String() string {
 func (*BarrierResponse) ProtoMessage() {}
 
 func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1711,7 @@ func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierResponse.ProtoReflect.Descriptor instead.
 func (*BarrierResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *BarrierResponse) GetIndex() uint64 {
@@ -1659,7 +1729,7 @@ type OverviewRequest struct {
 
 func (x *OverviewRequest) Reset() {
 	*x = OverviewRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1741,7 @@ func (x *OverviewRequest) String() string {
 func (*OverviewRequest) ProtoMessage() {}
 
 func (x *OverviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1754,7 @@ func (x *OverviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverviewRequest.ProtoReflect.Descriptor instead.
 func (*OverviewRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 type ClusterOverview struct {
@@ -1701,7 +1771,7 @@ type ClusterOverview struct {
 
 func (x *ClusterOverview) Reset() {
 	*x = ClusterOverview{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +1783,7 @@ func (x *ClusterOverview) String() string {
 func (*ClusterOverview) ProtoMessage() {}
 
 func (x *ClusterOverview) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +1796,7 @@ func (x *ClusterOverview) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterOverview.ProtoReflect.Descriptor instead.
 func (*ClusterOverview) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ClusterOverview) GetLeader() string {
@@ -1783,7 +1853,7 @@ type MemberStatus struct {
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1795,7 +1865,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1808,7 +1878,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *MemberStatus) GetId() string {
@@ -1854,7 +1924,7 @@ type PartitionMove struct {
 
 func (x *PartitionMove) Reset() {
 	*x = PartitionMove{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1866,7 +1936,7 @@ func (x *PartitionMove) String() string {
 func (*PartitionMove) ProtoMessage() {}
 
 func (x *PartitionMove) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1879,7 +1949,7 @@ func (x *PartitionMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionMove.ProtoReflect.Descriptor instead.
 func (*PartitionMove) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PartitionMove) GetPartition() uint32 {
@@ -1942,7 +2012,7 @@ type RecoverPartitionRequest struct {
 
 func (x *RecoverPartitionRequest) Reset() {
 	*x = RecoverPartitionRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2024,7 @@ func (x *RecoverPartitionRequest) String() string {
 func (*RecoverPartitionRequest) ProtoMessage() {}
 
 func (x *RecoverPartitionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2037,7 @@ func (x *RecoverPartitionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverPartitionRequest.ProtoReflect.Descriptor instead.
 func (*RecoverPartitionRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RecoverPartitionRequest) GetPartition() uint32 {
@@ -2000,7 +2070,7 @@ type RecoverPartitionResponse struct {
 
 func (x *RecoverPartitionResponse) Reset() {
 	*x = RecoverPartitionResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2082,7 @@ func (x *RecoverPartitionResponse) String() string {
 func (*RecoverPartitionResponse) ProtoMessage() {}
 
 func (x *RecoverPartitionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2095,7 @@ func (x *RecoverPartitionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverPartitionResponse.ProtoReflect.Descriptor instead.
 func (*RecoverPartitionResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RecoverPartitionResponse) GetLoss() string {
@@ -2045,7 +2115,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2057,7 +2127,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2070,7 +2140,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RemoveMemberRequest) GetNode() string {
@@ -2103,7 +2173,7 @@ type RaftSnapshot struct {
 
 func (x *RaftSnapshot) Reset() {
 	*x = RaftSnapshot{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +2185,7 @@ func (x *RaftSnapshot) String() string {
 func (*RaftSnapshot) ProtoMessage() {}
 
 func (x *RaftSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +2198,7 @@ func (x *RaftSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftSnapshot.ProtoReflect.Descriptor instead.
 func (*RaftSnapshot) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RaftSnapshot) GetVersion() uint32 {
@@ -2190,7 +2260,7 @@ type KnownPeers struct {
 
 func (x *KnownPeers) Reset() {
 	*x = KnownPeers{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2272,7 @@ func (x *KnownPeers) String() string {
 func (*KnownPeers) ProtoMessage() {}
 
 func (x *KnownPeers) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2285,7 @@ func (x *KnownPeers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownPeers.ProtoReflect.Descriptor instead.
 func (*KnownPeers) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *KnownPeers) GetGossip() []string {
@@ -2238,7 +2308,7 @@ type GossipMeta struct {
 
 func (x *GossipMeta) Reset() {
 	*x = GossipMeta{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2250,7 +2320,7 @@ func (x *GossipMeta) String() string {
 func (*GossipMeta) ProtoMessage() {}
 
 func (x *GossipMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2263,7 +2333,7 @@ func (x *GossipMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GossipMeta.ProtoReflect.Descriptor instead.
 func (*GossipMeta) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GossipMeta) GetClusterId() string {
@@ -2298,7 +2368,7 @@ var File_millrace_internal_v1_control_proto protoreflect.FileDescriptor
 
 const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\"millrace/internal/v1/control.proto\x12\x14millrace.internal.v1\x1a millrace/internal/v1/state.proto\"\xbb\x06\n" +
+	"\"millrace/internal/v1/control.proto\x12\x14millrace.internal.v1\x1a millrace/internal/v1/state.proto\"\x83\a\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x17\n" +
 	"\atime_us\x18\x02 \x01(\x04R\x06timeUs\x12\x12\n" +
@@ -2314,7 +2384,8 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\fdrop_objects\x18\x10 \x01(\v2!.millrace.internal.v1.DropObjectsH\x00R\vdropObjects\x12I\n" +
 	"\rset_partition\x18\x11 \x01(\v2\".millrace.internal.v1.SetPartitionH\x00R\fsetPartition\x12I\n" +
 	"\rreserve_ticks\x18\x12 \x01(\v2\".millrace.internal.v1.ReserveTicksH\x00R\freserveTicks\x12F\n" +
-	"\fcreate_table\x18\x13 \x01(\v2!.millrace.internal.v1.CreateTableH\x00R\vcreateTableB\x04\n" +
+	"\fcreate_table\x18\x13 \x01(\v2!.millrace.internal.v1.CreateTableH\x00R\vcreateTable\x12F\n" +
+	"\frestart_view\x18( \x01(\v2!.millrace.internal.v1.RestartViewH\x00R\vrestartViewB\x04\n" +
 	"\x02op\"\xa5\x01\n" +
 	"\tBootstrap\x12\x1d\n" +
 	"\n" +
@@ -2342,7 +2413,10 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\rif_not_exists\x18\x02 \x01(\bR\vifNotExists\"d\n" +
 	"\vCreateTable\x121\n" +
 	"\x03log\x18\x01 \x01(\v2\x1f.millrace.internal.v1.StreamDefR\x03log\x12\"\n" +
-	"\rif_not_exists\x18\x02 \x01(\bR\vifNotExists\"\x90\x01\n" +
+	"\rif_not_exists\x18\x02 \x01(\bR\vifNotExists\"@\n" +
+	"\vRestartView\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12!\n" +
+	"\fcreated_tick\x18\x02 \x01(\x04R\vcreatedTick\"\x90\x01\n" +
 	"\vDropObjects\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names\x124\n" +
 	"\x04kind\x18\x02 \x01(\x0e2 .millrace.internal.v1.ObjectKindR\x04kind\x12\x1b\n" +
@@ -2498,7 +2572,7 @@ func file_millrace_internal_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_internal_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_internal_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_millrace_internal_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_millrace_internal_v1_control_proto_goTypes = []any{
 	(ObjectKind)(0),                  // 0: millrace.internal.v1.ObjectKind
 	(*Command)(nil),                  // 1: millrace.internal.v1.Command
@@ -2509,36 +2583,37 @@ var file_millrace_internal_v1_control_proto_goTypes = []any{
 	(*CreateStream)(nil),             // 6: millrace.internal.v1.CreateStream
 	(*CreateView)(nil),               // 7: millrace.internal.v1.CreateView
 	(*CreateTable)(nil),              // 8: millrace.internal.v1.CreateTable
-	(*DropObjects)(nil),              // 9: millrace.internal.v1.DropObjects
-	(*SetPartition)(nil),             // 10: millrace.internal.v1.SetPartition
-	(*PartitionChange)(nil),          // 11: millrace.internal.v1.PartitionChange
-	(*ReserveTicks)(nil),             // 12: millrace.internal.v1.ReserveTicks
-	(*CommandResult)(nil),            // 13: millrace.internal.v1.CommandResult
-	(*PartitionRefusal)(nil),         // 14: millrace.internal.v1.PartitionRefusal
-	(*ProposeRequest)(nil),           // 15: millrace.internal.v1.ProposeRequest
-	(*ProposeResponse)(nil),          // 16: millrace.internal.v1.ProposeResponse
-	(*NodeReport)(nil),               // 17: millrace.internal.v1.NodeReport
-	(*ReplicaProgress)(nil),          // 18: millrace.internal.v1.ReplicaProgress
-	(*TickNotice)(nil),               // 19: millrace.internal.v1.TickNotice
-	(*PingRequest)(nil),              // 20: millrace.internal.v1.PingRequest
-	(*PingResponse)(nil),             // 21: millrace.internal.v1.PingResponse
-	(*BarrierRequest)(nil),           // 22: millrace.internal.v1.BarrierRequest
-	(*BarrierResponse)(nil),          // 23: millrace.internal.v1.BarrierResponse
-	(*OverviewRequest)(nil),          // 24: millrace.internal.v1.OverviewRequest
-	(*ClusterOverview)(nil),          // 25: millrace.internal.v1.ClusterOverview
-	(*MemberStatus)(nil),             // 26: millrace.internal.v1.MemberStatus
-	(*PartitionMove)(nil),            // 27: millrace.internal.v1.PartitionMove
-	(*RecoverPartitionRequest)(nil),  // 28: millrace.internal.v1.RecoverPartitionRequest
-	(*RecoverPartitionResponse)(nil), // 29: millrace.internal.v1.RecoverPartitionResponse
-	(*RemoveMemberRequest)(nil),      // 30: millrace.internal.v1.RemoveMemberRequest
-	(*RaftSnapshot)(nil),             // 31: millrace.internal.v1.RaftSnapshot
-	(*KnownPeers)(nil),               // 32: millrace.internal.v1.KnownPeers
-	(*GossipMeta)(nil),               // 33: millrace.internal.v1.GossipMeta
-	(*Member)(nil),                   // 34: millrace.internal.v1.Member
-	(MemberState)(0),                 // 35: millrace.internal.v1.MemberState
-	(*StreamDef)(nil),                // 36: millrace.internal.v1.StreamDef
-	(*ViewDef)(nil),                  // 37: millrace.internal.v1.ViewDef
-	(*PartitionConfig)(nil),          // 38: millrace.internal.v1.PartitionConfig
+	(*RestartView)(nil),              // 9: millrace.internal.v1.RestartView
+	(*DropObjects)(nil),              // 10: millrace.internal.v1.DropObjects
+	(*SetPartition)(nil),             // 11: millrace.internal.v1.SetPartition
+	(*PartitionChange)(nil),          // 12: millrace.internal.v1.PartitionChange
+	(*ReserveTicks)(nil),             // 13: millrace.internal.v1.ReserveTicks
+	(*CommandResult)(nil),            // 14: millrace.internal.v1.CommandResult
+	(*PartitionRefusal)(nil),         // 15: millrace.internal.v1.PartitionRefusal
+	(*ProposeRequest)(nil),           // 16: millrace.internal.v1.ProposeRequest
+	(*ProposeResponse)(nil),          // 17: millrace.internal.v1.ProposeResponse
+	(*NodeReport)(nil),               // 18: millrace.internal.v1.NodeReport
+	(*ReplicaProgress)(nil),          // 19: millrace.internal.v1.ReplicaProgress
+	(*TickNotice)(nil),               // 20: millrace.internal.v1.TickNotice
+	(*PingRequest)(nil),              // 21: millrace.internal.v1.PingRequest
+	(*PingResponse)(nil),             // 22: millrace.internal.v1.PingResponse
+	(*BarrierRequest)(nil),           // 23: millrace.internal.v1.BarrierRequest
+	(*BarrierResponse)(nil),          // 24: millrace.internal.v1.BarrierResponse
+	(*OverviewRequest)(nil),          // 25: millrace.internal.v1.OverviewRequest
+	(*ClusterOverview)(nil),          // 26: millrace.internal.v1.ClusterOverview
+	(*MemberStatus)(nil),             // 27: millrace.internal.v1.MemberStatus
+	(*PartitionMove)(nil),            // 28: millrace.internal.v1.PartitionMove
+	(*RecoverPartitionRequest)(nil),  // 29: millrace.internal.v1.RecoverPartitionRequest
+	(*RecoverPartitionResponse)(nil), // 30: millrace.internal.v1.RecoverPartitionResponse
+	(*RemoveMemberRequest)(nil),      // 31: millrace.internal.v1.RemoveMemberRequest
+	(*RaftSnapshot)(nil),             // 32: millrace.internal.v1.RaftSnapshot
+	(*KnownPeers)(nil),               // 33: millrace.internal.v1.KnownPeers
+	(*GossipMeta)(nil),               // 34: millrace.internal.v1.GossipMeta
+	(*Member)(nil),                   // 35: millrace.internal.v1.Member
+	(MemberState)(0),                 // 36: millrace.internal.v1.MemberState
+	(*StreamDef)(nil),                // 37: millrace.internal.v1.StreamDef
+	(*ViewDef)(nil),                  // 38: millrace.internal.v1.ViewDef
+	(*PartitionConfig)(nil),          // 39: millrace.internal.v1.PartitionConfig
 }
 var file_millrace_internal_v1_control_proto_depIdxs = []int32{
 	2,  // 0: millrace.internal.v1.Command.bootstrap:type_name -> millrace.internal.v1.Bootstrap
@@ -2547,49 +2622,50 @@ var file_millrace_internal_v1_control_proto_depIdxs = []int32{
 	5,  // 3: millrace.internal.v1.Command.remove_member:type_name -> millrace.internal.v1.RemoveMember
 	6,  // 4: millrace.internal.v1.Command.create_stream:type_name -> millrace.internal.v1.CreateStream
 	7,  // 5: millrace.internal.v1.Command.create_view:type_name -> millrace.internal.v1.CreateView
-	9,  // 6: millrace.internal.v1.Command.drop_objects:type_name -> millrace.internal.v1.DropObjects
-	10, // 7: millrace.internal.v1.Command.set_partition:type_name -> millrace.internal.v1.SetPartition
-	12, // 8: millrace.internal.v1.Command.reserve_ticks:type_name -> millrace.internal.v1.ReserveTicks
+	10, // 6: millrace.internal.v1.Command.drop_objects:type_name -> millrace.internal.v1.DropObjects
+	11, // 7: millrace.internal.v1.Command.set_partition:type_name -> millrace.internal.v1.SetPartition
+	13, // 8: millrace.internal.v1.Command.reserve_ticks:type_name -> millrace.internal.v1.ReserveTicks
 	8,  // 9: millrace.internal.v1.Command.create_table:type_name -> millrace.internal.v1.CreateTable
-	34, // 10: millrace.internal.v1.Bootstrap.member:type_name -> millrace.internal.v1.Member
-	34, // 11: millrace.internal.v1.RegisterMember.member:type_name -> millrace.internal.v1.Member
-	35, // 12: millrace.internal.v1.SetMemberState.state:type_name -> millrace.internal.v1.MemberState
-	35, // 13: millrace.internal.v1.SetMemberState.from:type_name -> millrace.internal.v1.MemberState
-	36, // 14: millrace.internal.v1.CreateStream.def:type_name -> millrace.internal.v1.StreamDef
-	37, // 15: millrace.internal.v1.CreateView.def:type_name -> millrace.internal.v1.ViewDef
-	36, // 16: millrace.internal.v1.CreateTable.log:type_name -> millrace.internal.v1.StreamDef
-	0,  // 17: millrace.internal.v1.DropObjects.kind:type_name -> millrace.internal.v1.ObjectKind
-	11, // 18: millrace.internal.v1.SetPartition.changes:type_name -> millrace.internal.v1.PartitionChange
-	38, // 19: millrace.internal.v1.PartitionChange.config:type_name -> millrace.internal.v1.PartitionConfig
-	38, // 20: millrace.internal.v1.CommandResult.partitions:type_name -> millrace.internal.v1.PartitionConfig
-	14, // 21: millrace.internal.v1.CommandResult.refused:type_name -> millrace.internal.v1.PartitionRefusal
-	34, // 22: millrace.internal.v1.CommandResult.member:type_name -> millrace.internal.v1.Member
-	1,  // 23: millrace.internal.v1.ProposeRequest.command:type_name -> millrace.internal.v1.Command
-	13, // 24: millrace.internal.v1.ProposeResponse.result:type_name -> millrace.internal.v1.CommandResult
-	18, // 25: millrace.internal.v1.NodeReport.progress:type_name -> millrace.internal.v1.ReplicaProgress
-	26, // 26: millrace.internal.v1.ClusterOverview.members:type_name -> millrace.internal.v1.MemberStatus
-	27, // 27: millrace.internal.v1.ClusterOverview.moves:type_name -> millrace.internal.v1.PartitionMove
-	35, // 28: millrace.internal.v1.MemberStatus.state:type_name -> millrace.internal.v1.MemberState
-	17, // 29: millrace.internal.v1.MemberStatus.report:type_name -> millrace.internal.v1.NodeReport
-	15, // 30: millrace.internal.v1.Control.Propose:input_type -> millrace.internal.v1.ProposeRequest
-	17, // 31: millrace.internal.v1.Control.Attach:input_type -> millrace.internal.v1.NodeReport
-	20, // 32: millrace.internal.v1.Control.Ping:input_type -> millrace.internal.v1.PingRequest
-	24, // 33: millrace.internal.v1.Control.Overview:input_type -> millrace.internal.v1.OverviewRequest
-	22, // 34: millrace.internal.v1.Control.Barrier:input_type -> millrace.internal.v1.BarrierRequest
-	30, // 35: millrace.internal.v1.Control.RemoveNode:input_type -> millrace.internal.v1.RemoveMemberRequest
-	28, // 36: millrace.internal.v1.Control.RecoverPartition:input_type -> millrace.internal.v1.RecoverPartitionRequest
-	16, // 37: millrace.internal.v1.Control.Propose:output_type -> millrace.internal.v1.ProposeResponse
-	19, // 38: millrace.internal.v1.Control.Attach:output_type -> millrace.internal.v1.TickNotice
-	21, // 39: millrace.internal.v1.Control.Ping:output_type -> millrace.internal.v1.PingResponse
-	25, // 40: millrace.internal.v1.Control.Overview:output_type -> millrace.internal.v1.ClusterOverview
-	23, // 41: millrace.internal.v1.Control.Barrier:output_type -> millrace.internal.v1.BarrierResponse
-	16, // 42: millrace.internal.v1.Control.RemoveNode:output_type -> millrace.internal.v1.ProposeResponse
-	29, // 43: millrace.internal.v1.Control.RecoverPartition:output_type -> millrace.internal.v1.RecoverPartitionResponse
-	37, // [37:44] is the sub-list for method output_type
-	30, // [30:37] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	9,  // 10: millrace.internal.v1.Command.restart_view:type_name -> millrace.internal.v1.RestartView
+	35, // 11: millrace.internal.v1.Bootstrap.member:type_name -> millrace.internal.v1.Member
+	35, // 12: millrace.internal.v1.RegisterMember.member:type_name -> millrace.internal.v1.Member
+	36, // 13: millrace.internal.v1.SetMemberState.state:type_name -> millrace.internal.v1.MemberState
+	36, // 14: millrace.internal.v1.SetMemberState.from:type_name -> millrace.internal.v1.MemberState
+	37, // 15: millrace.internal.v1.CreateStream.def:type_name -> millrace.internal.v1.StreamDef
+	38, // 16: millrace.internal.v1.CreateView.def:type_name -> millrace.internal.v1.ViewDef
+	37, // 17: millrace.internal.v1.CreateTable.log:type_name -> millrace.internal.v1.StreamDef
+	0,  // 18: millrace.internal.v1.DropObjects.kind:type_name -> millrace.internal.v1.ObjectKind
+	12, // 19: millrace.internal.v1.SetPartition.changes:type_name -> millrace.internal.v1.PartitionChange
+	39, // 20: millrace.internal.v1.PartitionChange.config:type_name -> millrace.internal.v1.PartitionConfig
+	39, // 21: millrace.internal.v1.CommandResult.partitions:type_name -> millrace.internal.v1.PartitionConfig
+	15, // 22: millrace.internal.v1.CommandResult.refused:type_name -> millrace.internal.v1.PartitionRefusal
+	35, // 23: millrace.internal.v1.CommandResult.member:type_name -> millrace.internal.v1.Member
+	1,  // 24: millrace.internal.v1.ProposeRequest.command:type_name -> millrace.internal.v1.Command
+	14, // 25: millrace.internal.v1.ProposeResponse.result:type_name -> millrace.internal.v1.CommandResult
+	19, // 26: millrace.internal.v1.NodeReport.progress:type_name -> millrace.internal.v1.ReplicaProgress
+	27, // 27: millrace.internal.v1.ClusterOverview.members:type_name -> millrace.internal.v1.MemberStatus
+	28, // 28: millrace.internal.v1.ClusterOverview.moves:type_name -> millrace.internal.v1.PartitionMove
+	36, // 29: millrace.internal.v1.MemberStatus.state:type_name -> millrace.internal.v1.MemberState
+	18, // 30: millrace.internal.v1.MemberStatus.report:type_name -> millrace.internal.v1.NodeReport
+	16, // 31: millrace.internal.v1.Control.Propose:input_type -> millrace.internal.v1.ProposeRequest
+	18, // 32: millrace.internal.v1.Control.Attach:input_type -> millrace.internal.v1.NodeReport
+	21, // 33: millrace.internal.v1.Control.Ping:input_type -> millrace.internal.v1.PingRequest
+	25, // 34: millrace.internal.v1.Control.Overview:input_type -> millrace.internal.v1.OverviewRequest
+	23, // 35: millrace.internal.v1.Control.Barrier:input_type -> millrace.internal.v1.BarrierRequest
+	31, // 36: millrace.internal.v1.Control.RemoveNode:input_type -> millrace.internal.v1.RemoveMemberRequest
+	29, // 37: millrace.internal.v1.Control.RecoverPartition:input_type -> millrace.internal.v1.RecoverPartitionRequest
+	17, // 38: millrace.internal.v1.Control.Propose:output_type -> millrace.internal.v1.ProposeResponse
+	20, // 39: millrace.internal.v1.Control.Attach:output_type -> millrace.internal.v1.TickNotice
+	22, // 40: millrace.internal.v1.Control.Ping:output_type -> millrace.internal.v1.PingResponse
+	26, // 41: millrace.internal.v1.Control.Overview:output_type -> millrace.internal.v1.ClusterOverview
+	24, // 42: millrace.internal.v1.Control.Barrier:output_type -> millrace.internal.v1.BarrierResponse
+	17, // 43: millrace.internal.v1.Control.RemoveNode:output_type -> millrace.internal.v1.ProposeResponse
+	30, // 44: millrace.internal.v1.Control.RecoverPartition:output_type -> millrace.internal.v1.RecoverPartitionResponse
+	38, // [38:45] is the sub-list for method output_type
+	31, // [31:38] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_millrace_internal_v1_control_proto_init() }
@@ -2609,6 +2685,7 @@ func file_millrace_internal_v1_control_proto_init() {
 		(*Command_SetPartition)(nil),
 		(*Command_ReserveTicks)(nil),
 		(*Command_CreateTable)(nil),
+		(*Command_RestartView)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2616,7 +2693,7 @@ func file_millrace_internal_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_internal_v1_control_proto_rawDesc), len(file_millrace_internal_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -157,7 +157,8 @@ func (x *Hello) GetClusterId() string {
 	return ""
 }
 
-// Attach asks for the rows that a view's source makes of one partition's log, from a position on.
+// Attach asks for the rows that a view's source makes of one partition's log, or of the output of a stage in that
+// partition, from a position on.
 type Attach struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Feed          uint64                 `protobuf:"varint,1,opt,name=feed,proto3" json:"feed,omitempty"` // chosen by the reader, not used again on this stream
@@ -165,10 +166,13 @@ type Attach struct {
 	Source        uint32                 `protobuf:"varint,3,opt,name=source,proto3" json:"source,omitempty"` // partition
 	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`   // of the source partition, as the reader knows it
 	Position      *SourcePosition        `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
-	Targets       []uint32               `protobuf:"varint,6,rep,packed,name=targets,proto3" json:"targets,omitempty"` // partitions whose rows are wanted
-	Window        uint64                 `protobuf:"varint,7,opt,name=window,proto3" json:"window,omitempty"`          // bytes that may be under way or unprocessed
-	Stops         []uint64               `protobuf:"varint,8,rep,packed,name=stops,proto3" json:"stops,omitempty"`     // offsets at which a step must end while the history is read; ascending
-	Durable       uint64                 `protobuf:"varint,9,opt,name=durable,proto3" json:"durable,omitempty"`        // as in Durable
+	Targets       []uint32               `protobuf:"varint,6,rep,packed,name=targets,proto3" json:"targets,omitempty"`                      // partitions whose rows are wanted
+	Window        uint64                 `protobuf:"varint,7,opt,name=window,proto3" json:"window,omitempty"`                               // bytes that may be under way or unprocessed
+	Stops         []uint64               `protobuf:"varint,8,rep,packed,name=stops,proto3" json:"stops,omitempty"`                          // offsets at which a step must end while the history is read; ascending
+	Durable       uint64                 `protobuf:"varint,9,opt,name=durable,proto3" json:"durable,omitempty"`                             // as in Durable
+	SourceIndex   uint32                 `protobuf:"varint,10,opt,name=source_index,json=sourceIndex,proto3" json:"source_index,omitempty"` // which of the view's sources
+	Consumer      uint32                 `protobuf:"varint,11,opt,name=consumer,proto3" json:"consumer,omitempty"`                          // which of the source's readers: a leaf of a stage
+	MarksOnly     bool                   `protobuf:"varint,12,opt,name=marks_only,json=marksOnly,proto3" json:"marks_only,omitempty"`       // no rows are wanted, only positions
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,6 +268,27 @@ func (x *Attach) GetDurable() uint64 {
 		return x.Durable
 	}
 	return 0
+}
+
+func (x *Attach) GetSourceIndex() uint32 {
+	if x != nil {
+		return x.SourceIndex
+	}
+	return 0
+}
+
+func (x *Attach) GetConsumer() uint32 {
+	if x != nil {
+		return x.Consumer
+	}
+	return 0
+}
+
+func (x *Attach) GetMarksOnly() bool {
+	if x != nil {
+		return x.MarksOnly
+	}
+	return false
 }
 
 type Credit struct {
@@ -376,6 +401,7 @@ type PullResponse struct {
 	Closed        []*Closed              `protobuf:"bytes,1,rep,name=closed,proto3" json:"closed,omitempty"`
 	Steps         []*Step                `protobuf:"bytes,2,rep,name=steps,proto3" json:"steps,omitempty"`
 	Refused       []*Refused             `protobuf:"bytes,3,rep,name=refused,proto3" json:"refused,omitempty"`
+	Passed        []*Passed              `protobuf:"bytes,4,rep,name=passed,proto3" json:"passed,omitempty"` // after the steps
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -431,6 +457,83 @@ func (x *PullResponse) GetRefused() []*Refused {
 	return nil
 }
 
+func (x *PullResponse) GetPassed() []*Passed {
+	if x != nil {
+		return x.Passed
+	}
+	return nil
+}
+
+// Passed says that the outputs of stages are complete up to a tick: of the feeds that are named, or of all feeds of this
+// stream that read one, but for some. What they had in it has been sent before.
+type Passed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tick          uint64                 `protobuf:"varint,1,opt,name=tick,proto3" json:"tick,omitempty"`
+	Feeds         []uint64               `protobuf:"varint,2,rep,packed,name=feeds,proto3" json:"feeds,omitempty"` // none: all up to the number upto, but
+	Except        []uint64               `protobuf:"varint,3,rep,packed,name=except,proto3" json:"except,omitempty"`
+	Upto          uint64                 `protobuf:"varint,4,opt,name=upto,proto3" json:"upto,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Passed) Reset() {
+	*x = Passed{}
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Passed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Passed) ProtoMessage() {}
+
+func (x *Passed) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Passed.ProtoReflect.Descriptor instead.
+func (*Passed) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_exchange_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Passed) GetTick() uint64 {
+	if x != nil {
+		return x.Tick
+	}
+	return 0
+}
+
+func (x *Passed) GetFeeds() []uint64 {
+	if x != nil {
+		return x.Feeds
+	}
+	return nil
+}
+
+func (x *Passed) GetExcept() []uint64 {
+	if x != nil {
+		return x.Except
+	}
+	return nil
+}
+
+func (x *Passed) GetUpto() uint64 {
+	if x != nil {
+		return x.Upto
+	}
+	return 0
+}
+
 // Closed says that partitions have closed a tick.
 type Closed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -443,7 +546,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[6]
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -455,7 +558,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[6]
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -468,7 +571,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_exchange_proto_rawDescGZIP(), []int{6}
+	return file_millrace_internal_v1_exchange_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Closed) GetTick() uint64 {
@@ -504,7 +607,7 @@ type LastData struct {
 
 func (x *LastData) Reset() {
 	*x = LastData{}
-	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[7]
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +619,7 @@ func (x *LastData) String() string {
 func (*LastData) ProtoMessage() {}
 
 func (x *LastData) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[7]
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +632,7 @@ func (x *LastData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LastData.ProtoReflect.Descriptor instead.
 func (*LastData) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_exchange_proto_rawDescGZIP(), []int{7}
+	return file_millrace_internal_v1_exchange_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LastData) GetPartition() uint32 {
@@ -573,7 +676,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[8]
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -585,7 +688,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[8]
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -598,7 +701,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_exchange_proto_rawDescGZIP(), []int{8}
+	return file_millrace_internal_v1_exchange_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Step) GetFeed() uint64 {
@@ -681,15 +784,16 @@ func (x *Step) GetMore() bool {
 type Part struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        uint32                 `protobuf:"varint,1,opt,name=target,proto3" json:"target,omitempty"`
-	Delta         []byte                 `protobuf:"bytes,2,opt,name=delta,proto3" json:"delta,omitempty"`  // record.MarshalDelta
-	Bytes         int64                  `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"` // what the part costs of the feed's credit
+	Delta         []byte                 `protobuf:"bytes,2,opt,name=delta,proto3" json:"delta,omitempty"`       // record.MarshalDelta
+	Bytes         int64                  `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`      // what the part costs of the feed's credit
+	Also          []uint32               `protobuf:"varint,4,rep,packed,name=also,proto3" json:"also,omitempty"` // further targets of the same rows, at the same cost each
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[9]
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +805,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[9]
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +818,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_exchange_proto_rawDescGZIP(), []int{9}
+	return file_millrace_internal_v1_exchange_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Part) GetTarget() uint32 {
@@ -738,6 +842,13 @@ func (x *Part) GetBytes() int64 {
 	return 0
 }
 
+func (x *Part) GetAlso() []uint32 {
+	if x != nil {
+		return x.Also
+	}
+	return nil
+}
+
 type Refused struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Feed          uint64                 `protobuf:"varint,1,opt,name=feed,proto3" json:"feed,omitempty"`
@@ -749,7 +860,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[10]
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +872,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[10]
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +885,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_exchange_proto_rawDescGZIP(), []int{10}
+	return file_millrace_internal_v1_exchange_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Refused) GetFeed() uint64 {
@@ -798,7 +909,8 @@ func (x *Refused) GetFailed() bool {
 	return false
 }
 
-// SourcePosition is how far one source partition's log was read.
+// SourcePosition is how far one source partition's log was read; or, of a stage's output, up to which tick: then offset
+// is the last tick in which it had any, which is the number of microseconds since the Unix epoch as every tick is.
 type SourcePosition struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Offset        uint64                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`                     // of the next record
@@ -812,7 +924,7 @@ type SourcePosition struct {
 
 func (x *SourcePosition) Reset() {
 	*x = SourcePosition{}
-	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[11]
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +936,7 @@ func (x *SourcePosition) String() string {
 func (*SourcePosition) ProtoMessage() {}
 
 func (x *SourcePosition) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[11]
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +949,7 @@ func (x *SourcePosition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourcePosition.ProtoReflect.Descriptor instead.
 func (*SourcePosition) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_exchange_proto_rawDescGZIP(), []int{11}
+	return file_millrace_internal_v1_exchange_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SourcePosition) GetOffset() uint64 {
@@ -889,15 +1001,20 @@ type TargetProgress struct {
 	Errors        int64                  `protobuf:"varint,9,opt,name=errors,proto3" json:"errors,omitempty"`
 	LastError     string                 `protobuf:"bytes,10,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	StateBytes    int64                  `protobuf:"varint,11,opt,name=state_bytes,json=stateBytes,proto3" json:"state_bytes,omitempty"`
-	NextRow       uint64                 `protobuf:"varint,12,opt,name=next_row,json=nextRow,proto3" json:"next_row,omitempty"` // number of the next appended row
-	Floor         uint64                 `protobuf:"varint,13,opt,name=floor,proto3" json:"floor,omitempty"`                    // output deltas of all ticks above are retained
+	NextRow       uint64                 `protobuf:"varint,12,opt,name=next_row,json=nextRow,proto3" json:"next_row,omitempty"`     // number of the next appended row
+	Floor         uint64                 `protobuf:"varint,13,opt,name=floor,proto3" json:"floor,omitempty"`                        // output deltas of all ticks above are retained
+	Base          bool                   `protobuf:"varint,14,opt,name=base,proto3" json:"base,omitempty"`                          // of an earlier stage: its output in the history is retained
+	RowsIn        []int64                `protobuf:"varint,15,rep,packed,name=rows_in,json=rowsIn,proto3" json:"rows_in,omitempty"` // so far, by input
+	RowsOut       int64                  `protobuf:"varint,16,opt,name=rows_out,json=rowsOut,proto3" json:"rows_out,omitempty"`
+	Watermarks    []*StreamWatermark     `protobuf:"bytes,17,rep,name=watermarks,proto3" json:"watermarks,omitempty"` // when the stage reads several streams
+	Created       uint64                 `protobuf:"varint,18,opt,name=created,proto3" json:"created,omitempty"`      // the view's created_tick; 0: stored before views could begin anew
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TargetProgress) Reset() {
 	*x = TargetProgress{}
-	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[12]
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +1026,7 @@ func (x *TargetProgress) String() string {
 func (*TargetProgress) ProtoMessage() {}
 
 func (x *TargetProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[12]
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +1039,7 @@ func (x *TargetProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetProgress.ProtoReflect.Descriptor instead.
 func (*TargetProgress) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_exchange_proto_rawDescGZIP(), []int{12}
+	return file_millrace_internal_v1_exchange_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TargetProgress) GetVersion() uint32 {
@@ -1016,6 +1133,93 @@ func (x *TargetProgress) GetFloor() uint64 {
 	return 0
 }
 
+func (x *TargetProgress) GetBase() bool {
+	if x != nil {
+		return x.Base
+	}
+	return false
+}
+
+func (x *TargetProgress) GetRowsIn() []int64 {
+	if x != nil {
+		return x.RowsIn
+	}
+	return nil
+}
+
+func (x *TargetProgress) GetRowsOut() int64 {
+	if x != nil {
+		return x.RowsOut
+	}
+	return 0
+}
+
+func (x *TargetProgress) GetWatermarks() []*StreamWatermark {
+	if x != nil {
+		return x.Watermarks
+	}
+	return nil
+}
+
+func (x *TargetProgress) GetCreated() uint64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+type StreamWatermark struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Has           bool                   `protobuf:"varint,1,opt,name=has,proto3" json:"has,omitempty"`
+	Value         int64                  `protobuf:"varint,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamWatermark) Reset() {
+	*x = StreamWatermark{}
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamWatermark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamWatermark) ProtoMessage() {}
+
+func (x *StreamWatermark) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_exchange_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamWatermark.ProtoReflect.Descriptor instead.
+func (*StreamWatermark) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_exchange_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *StreamWatermark) GetHas() bool {
+	if x != nil {
+		return x.Has
+	}
+	return false
+}
+
+func (x *StreamWatermark) GetValue() int64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
 var File_millrace_internal_v1_exchange_proto protoreflect.FileDescriptor
 
 const file_millrace_internal_v1_exchange_proto_rawDesc = "" +
@@ -1031,7 +1235,7 @@ const file_millrace_internal_v1_exchange_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x03 \x01(\tR\tclusterId\"\x82\x02\n" +
+	"cluster_id\x18\x03 \x01(\tR\tclusterId\"\xe0\x02\n" +
 	"\x06Attach\x12\x12\n" +
 	"\x04feed\x18\x01 \x01(\x04R\x04feed\x12\x12\n" +
 	"\x04view\x18\x02 \x01(\x04R\x04view\x12\x16\n" +
@@ -1041,17 +1245,28 @@ const file_millrace_internal_v1_exchange_proto_rawDesc = "" +
 	"\atargets\x18\x06 \x03(\rR\atargets\x12\x16\n" +
 	"\x06window\x18\a \x01(\x04R\x06window\x12\x14\n" +
 	"\x05stops\x18\b \x03(\x04R\x05stops\x12\x18\n" +
-	"\adurable\x18\t \x01(\x04R\adurable\"2\n" +
+	"\adurable\x18\t \x01(\x04R\adurable\x12!\n" +
+	"\fsource_index\x18\n" +
+	" \x01(\rR\vsourceIndex\x12\x1a\n" +
+	"\bconsumer\x18\v \x01(\rR\bconsumer\x12\x1d\n" +
+	"\n" +
+	"marks_only\x18\f \x01(\bR\tmarksOnly\"2\n" +
 	"\x06Credit\x12\x12\n" +
 	"\x04feed\x18\x01 \x01(\x04R\x04feed\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"5\n" +
 	"\aDurable\x12\x12\n" +
 	"\x04feed\x18\x01 \x01(\x04R\x04feed\x12\x16\n" +
-	"\x06offset\x18\x02 \x01(\x04R\x06offset\"\xaf\x01\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\"\xe5\x01\n" +
 	"\fPullResponse\x124\n" +
 	"\x06closed\x18\x01 \x03(\v2\x1c.millrace.internal.v1.ClosedR\x06closed\x120\n" +
 	"\x05steps\x18\x02 \x03(\v2\x1a.millrace.internal.v1.StepR\x05steps\x127\n" +
-	"\arefused\x18\x03 \x03(\v2\x1d.millrace.internal.v1.RefusedR\arefused\"p\n" +
+	"\arefused\x18\x03 \x03(\v2\x1d.millrace.internal.v1.RefusedR\arefused\x124\n" +
+	"\x06passed\x18\x04 \x03(\v2\x1c.millrace.internal.v1.PassedR\x06passed\"^\n" +
+	"\x06Passed\x12\x12\n" +
+	"\x04tick\x18\x01 \x01(\x04R\x04tick\x12\x14\n" +
+	"\x05feeds\x18\x02 \x03(\x04R\x05feeds\x12\x16\n" +
+	"\x06except\x18\x03 \x03(\x04R\x06except\x12\x12\n" +
+	"\x04upto\x18\x04 \x01(\x04R\x04upto\"p\n" +
 	"\x06Closed\x12\x12\n" +
 	"\x04tick\x18\x01 \x01(\x04R\x04tick\x12\x1e\n" +
 	"\n" +
@@ -1075,11 +1290,12 @@ const file_millrace_internal_v1_exchange_proto_rawDesc = "" +
 	"last_error\x18\t \x01(\tR\tlastError\x12\x14\n" +
 	"\x05bytes\x18\n" +
 	" \x01(\x03R\x05bytes\x12\x12\n" +
-	"\x04more\x18\v \x01(\bR\x04more\"J\n" +
+	"\x04more\x18\v \x01(\bR\x04more\"^\n" +
 	"\x04Part\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\rR\x06target\x12\x14\n" +
 	"\x05delta\x18\x02 \x01(\fR\x05delta\x12\x14\n" +
-	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\"M\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\x12\x12\n" +
+	"\x04also\x18\x04 \x03(\rR\x04also\"M\n" +
 	"\aRefused\x12\x12\n" +
 	"\x04feed\x18\x01 \x01(\x04R\x04feed\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
@@ -1089,7 +1305,7 @@ const file_millrace_internal_v1_exchange_proto_rawDesc = "" +
 	"\athrough\x18\x02 \x01(\x04R\athrough\x12\x1b\n" +
 	"\tlast_tick\x18\x03 \x01(\x04R\blastTick\x12\x1b\n" +
 	"\thas_event\x18\x04 \x01(\bR\bhasEvent\x12\x1b\n" +
-	"\tmax_event\x18\x05 \x01(\x03R\bmaxEvent\"\x91\x03\n" +
+	"\tmax_event\x18\x05 \x01(\x03R\bmaxEvent\"\xba\x04\n" +
 	"\x0eTargetProgress\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x04R\x04done\x12\x19\n" +
@@ -1106,7 +1322,17 @@ const file_millrace_internal_v1_exchange_proto_rawDesc = "" +
 	"\vstate_bytes\x18\v \x01(\x03R\n" +
 	"stateBytes\x12\x19\n" +
 	"\bnext_row\x18\f \x01(\x04R\anextRow\x12\x14\n" +
-	"\x05floor\x18\r \x01(\x04R\x05floor2]\n" +
+	"\x05floor\x18\r \x01(\x04R\x05floor\x12\x12\n" +
+	"\x04base\x18\x0e \x01(\bR\x04base\x12\x17\n" +
+	"\arows_in\x18\x0f \x03(\x03R\x06rowsIn\x12\x19\n" +
+	"\brows_out\x18\x10 \x01(\x03R\arowsOut\x12E\n" +
+	"\n" +
+	"watermarks\x18\x11 \x03(\v2%.millrace.internal.v1.StreamWatermarkR\n" +
+	"watermarks\x12\x18\n" +
+	"\acreated\x18\x12 \x01(\x04R\acreated\"9\n" +
+	"\x0fStreamWatermark\x12\x10\n" +
+	"\x03has\x18\x01 \x01(\bR\x03has\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value2]\n" +
 	"\bExchange\x12Q\n" +
 	"\x04Pull\x12!.millrace.internal.v1.PullRequest\x1a\".millrace.internal.v1.PullResponse(\x010\x01B/Z-github.com/millrace/millrace/proto/internalv1b\x06proto3"
 
@@ -1122,42 +1348,46 @@ func file_millrace_internal_v1_exchange_proto_rawDescGZIP() []byte {
 	return file_millrace_internal_v1_exchange_proto_rawDescData
 }
 
-var file_millrace_internal_v1_exchange_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_millrace_internal_v1_exchange_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_millrace_internal_v1_exchange_proto_goTypes = []any{
-	(*PullRequest)(nil),    // 0: millrace.internal.v1.PullRequest
-	(*Hello)(nil),          // 1: millrace.internal.v1.Hello
-	(*Attach)(nil),         // 2: millrace.internal.v1.Attach
-	(*Credit)(nil),         // 3: millrace.internal.v1.Credit
-	(*Durable)(nil),        // 4: millrace.internal.v1.Durable
-	(*PullResponse)(nil),   // 5: millrace.internal.v1.PullResponse
-	(*Closed)(nil),         // 6: millrace.internal.v1.Closed
-	(*LastData)(nil),       // 7: millrace.internal.v1.LastData
-	(*Step)(nil),           // 8: millrace.internal.v1.Step
-	(*Part)(nil),           // 9: millrace.internal.v1.Part
-	(*Refused)(nil),        // 10: millrace.internal.v1.Refused
-	(*SourcePosition)(nil), // 11: millrace.internal.v1.SourcePosition
-	(*TargetProgress)(nil), // 12: millrace.internal.v1.TargetProgress
+	(*PullRequest)(nil),     // 0: millrace.internal.v1.PullRequest
+	(*Hello)(nil),           // 1: millrace.internal.v1.Hello
+	(*Attach)(nil),          // 2: millrace.internal.v1.Attach
+	(*Credit)(nil),          // 3: millrace.internal.v1.Credit
+	(*Durable)(nil),         // 4: millrace.internal.v1.Durable
+	(*PullResponse)(nil),    // 5: millrace.internal.v1.PullResponse
+	(*Passed)(nil),          // 6: millrace.internal.v1.Passed
+	(*Closed)(nil),          // 7: millrace.internal.v1.Closed
+	(*LastData)(nil),        // 8: millrace.internal.v1.LastData
+	(*Step)(nil),            // 9: millrace.internal.v1.Step
+	(*Part)(nil),            // 10: millrace.internal.v1.Part
+	(*Refused)(nil),         // 11: millrace.internal.v1.Refused
+	(*SourcePosition)(nil),  // 12: millrace.internal.v1.SourcePosition
+	(*TargetProgress)(nil),  // 13: millrace.internal.v1.TargetProgress
+	(*StreamWatermark)(nil), // 14: millrace.internal.v1.StreamWatermark
 }
 var file_millrace_internal_v1_exchange_proto_depIdxs = []int32{
 	1,  // 0: millrace.internal.v1.PullRequest.hello:type_name -> millrace.internal.v1.Hello
 	2,  // 1: millrace.internal.v1.PullRequest.attach:type_name -> millrace.internal.v1.Attach
 	3,  // 2: millrace.internal.v1.PullRequest.credit:type_name -> millrace.internal.v1.Credit
 	4,  // 3: millrace.internal.v1.PullRequest.durable:type_name -> millrace.internal.v1.Durable
-	11, // 4: millrace.internal.v1.Attach.position:type_name -> millrace.internal.v1.SourcePosition
-	6,  // 5: millrace.internal.v1.PullResponse.closed:type_name -> millrace.internal.v1.Closed
-	8,  // 6: millrace.internal.v1.PullResponse.steps:type_name -> millrace.internal.v1.Step
-	10, // 7: millrace.internal.v1.PullResponse.refused:type_name -> millrace.internal.v1.Refused
-	7,  // 8: millrace.internal.v1.Closed.data:type_name -> millrace.internal.v1.LastData
-	11, // 9: millrace.internal.v1.Step.position:type_name -> millrace.internal.v1.SourcePosition
-	9,  // 10: millrace.internal.v1.Step.parts:type_name -> millrace.internal.v1.Part
-	11, // 11: millrace.internal.v1.TargetProgress.positions:type_name -> millrace.internal.v1.SourcePosition
-	0,  // 12: millrace.internal.v1.Exchange.Pull:input_type -> millrace.internal.v1.PullRequest
-	5,  // 13: millrace.internal.v1.Exchange.Pull:output_type -> millrace.internal.v1.PullResponse
-	13, // [13:14] is the sub-list for method output_type
-	12, // [12:13] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	12, // 4: millrace.internal.v1.Attach.position:type_name -> millrace.internal.v1.SourcePosition
+	7,  // 5: millrace.internal.v1.PullResponse.closed:type_name -> millrace.internal.v1.Closed
+	9,  // 6: millrace.internal.v1.PullResponse.steps:type_name -> millrace.internal.v1.Step
+	11, // 7: millrace.internal.v1.PullResponse.refused:type_name -> millrace.internal.v1.Refused
+	6,  // 8: millrace.internal.v1.PullResponse.passed:type_name -> millrace.internal.v1.Passed
+	8,  // 9: millrace.internal.v1.Closed.data:type_name -> millrace.internal.v1.LastData
+	12, // 10: millrace.internal.v1.Step.position:type_name -> millrace.internal.v1.SourcePosition
+	10, // 11: millrace.internal.v1.Step.parts:type_name -> millrace.internal.v1.Part
+	12, // 12: millrace.internal.v1.TargetProgress.positions:type_name -> millrace.internal.v1.SourcePosition
+	14, // 13: millrace.internal.v1.TargetProgress.watermarks:type_name -> millrace.internal.v1.StreamWatermark
+	0,  // 14: millrace.internal.v1.Exchange.Pull:input_type -> millrace.internal.v1.PullRequest
+	5,  // 15: millrace.internal.v1.Exchange.Pull:output_type -> millrace.internal.v1.PullResponse
+	15, // [15:16] is the sub-list for method output_type
+	14, // [14:15] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_millrace_internal_v1_exchange_proto_init() }
@@ -1171,7 +1401,7 @@ func file_millrace_internal_v1_exchange_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_internal_v1_exchange_proto_rawDesc), len(file_millrace_internal_v1_exchange_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

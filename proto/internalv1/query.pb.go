@@ -725,6 +725,7 @@ type ViewStats struct {
 	Late          uint64                 `protobuf:"varint,8,opt,name=late,proto3" json:"late,omitempty"`
 	StateBytes    uint64                 `protobuf:"varint,9,opt,name=state_bytes,json=stateBytes,proto3" json:"state_bytes,omitempty"`
 	Partitions    uint32                 `protobuf:"varint,10,opt,name=partitions,proto3" json:"partitions,omitempty"` // how many this answer covers
+	Stages        []*StageStats          `protobuf:"bytes,11,rep,name=stages,proto3" json:"stages,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -829,6 +830,159 @@ func (x *ViewStats) GetPartitions() uint32 {
 	return 0
 }
 
+func (x *ViewStats) GetStages() []*StageStats {
+	if x != nil {
+		return x.Stages
+	}
+	return nil
+}
+
+// StageStats is the figures of one stage of a view, in the partitions that the answer covers.
+type StageStats struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stage         uint32                 `protobuf:"varint,1,opt,name=stage,proto3" json:"stage,omitempty"`                 // of the plan
+	Tick          uint64                 `protobuf:"varint,2,opt,name=tick,proto3" json:"tick,omitempty"`                   // all partitions have done it
+	RowsIn        uint64                 `protobuf:"varint,3,opt,name=rows_in,json=rowsIn,proto3" json:"rows_in,omitempty"` // rows of deltas, since the stage began
+	RowsOut       uint64                 `protobuf:"varint,4,opt,name=rows_out,json=rowsOut,proto3" json:"rows_out,omitempty"`
+	StateBytes    uint64                 `protobuf:"varint,5,opt,name=state_bytes,json=stateBytes,proto3" json:"state_bytes,omitempty"` // keys and values of the operators
+	KeptBytes     uint64                 `protobuf:"varint,6,opt,name=kept_bytes,json=keptBytes,proto3" json:"kept_bytes,omitempty"`    // rows and output deltas
+	Inputs        []*InputStats          `protobuf:"bytes,7,rep,name=inputs,proto3" json:"inputs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StageStats) Reset() {
+	*x = StageStats{}
+	mi := &file_millrace_internal_v1_query_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StageStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StageStats) ProtoMessage() {}
+
+func (x *StageStats) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_query_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StageStats.ProtoReflect.Descriptor instead.
+func (*StageStats) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_query_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *StageStats) GetStage() uint32 {
+	if x != nil {
+		return x.Stage
+	}
+	return 0
+}
+
+func (x *StageStats) GetTick() uint64 {
+	if x != nil {
+		return x.Tick
+	}
+	return 0
+}
+
+func (x *StageStats) GetRowsIn() uint64 {
+	if x != nil {
+		return x.RowsIn
+	}
+	return 0
+}
+
+func (x *StageStats) GetRowsOut() uint64 {
+	if x != nil {
+		return x.RowsOut
+	}
+	return 0
+}
+
+func (x *StageStats) GetStateBytes() uint64 {
+	if x != nil {
+		return x.StateBytes
+	}
+	return 0
+}
+
+func (x *StageStats) GetKeptBytes() uint64 {
+	if x != nil {
+		return x.KeptBytes
+	}
+	return 0
+}
+
+func (x *StageStats) GetInputs() []*InputStats {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
+// InputStats is the rows that came into one leaf of a stage.
+type InputStats struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Op            uint32                 `protobuf:"varint,1,opt,name=op,proto3" json:"op,omitempty"` // of the stage
+	Rows          uint64                 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InputStats) Reset() {
+	*x = InputStats{}
+	mi := &file_millrace_internal_v1_query_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InputStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InputStats) ProtoMessage() {}
+
+func (x *InputStats) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_query_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InputStats.ProtoReflect.Descriptor instead.
+func (*InputStats) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_query_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *InputStats) GetOp() uint32 {
+	if x != nil {
+		return x.Op
+	}
+	return 0
+}
+
+func (x *InputStats) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
 type PartitionStats struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Partition     uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
@@ -841,7 +995,7 @@ type PartitionStats struct {
 
 func (x *PartitionStats) Reset() {
 	*x = PartitionStats{}
-	mi := &file_millrace_internal_v1_query_proto_msgTypes[12]
+	mi := &file_millrace_internal_v1_query_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +1007,7 @@ func (x *PartitionStats) String() string {
 func (*PartitionStats) ProtoMessage() {}
 
 func (x *PartitionStats) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_query_proto_msgTypes[12]
+	mi := &file_millrace_internal_v1_query_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +1020,7 @@ func (x *PartitionStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStats.ProtoReflect.Descriptor instead.
 func (*PartitionStats) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_query_proto_rawDescGZIP(), []int{12}
+	return file_millrace_internal_v1_query_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PartitionStats) GetPartition() uint32 {
@@ -961,7 +1115,7 @@ const file_millrace_internal_v1_query_proto_rawDesc = "" +
 	"\x06stream\x18\x01 \x01(\x04R\x06stream\x12\x18\n" +
 	"\arecords\x18\x02 \x01(\x04R\arecords\x12\x14\n" +
 	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x12\n" +
-	"\x04dead\x18\x04 \x01(\x04R\x04dead\"\x85\x02\n" +
+	"\x04dead\x18\x04 \x01(\x04R\x04dead\"\xbf\x02\n" +
 	"\tViewStats\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\x04R\x04view\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x1a\n" +
@@ -977,7 +1131,23 @@ const file_millrace_internal_v1_query_proto_rawDesc = "" +
 	"\n" +
 	"partitions\x18\n" +
 	" \x01(\rR\n" +
-	"partitions\"{\n" +
+	"partitions\x128\n" +
+	"\x06stages\x18\v \x03(\v2 .millrace.internal.v1.StageStatsR\x06stages\"\xe4\x01\n" +
+	"\n" +
+	"StageStats\x12\x14\n" +
+	"\x05stage\x18\x01 \x01(\rR\x05stage\x12\x12\n" +
+	"\x04tick\x18\x02 \x01(\x04R\x04tick\x12\x17\n" +
+	"\arows_in\x18\x03 \x01(\x04R\x06rowsIn\x12\x19\n" +
+	"\brows_out\x18\x04 \x01(\x04R\arowsOut\x12\x1f\n" +
+	"\vstate_bytes\x18\x05 \x01(\x04R\n" +
+	"stateBytes\x12\x1d\n" +
+	"\n" +
+	"kept_bytes\x18\x06 \x01(\x04R\tkeptBytes\x128\n" +
+	"\x06inputs\x18\a \x03(\v2 .millrace.internal.v1.InputStatsR\x06inputs\"0\n" +
+	"\n" +
+	"InputStats\x12\x0e\n" +
+	"\x02op\x18\x01 \x01(\rR\x02op\x12\x12\n" +
+	"\x04rows\x18\x02 \x01(\x04R\x04rows\"{\n" +
 	"\x0ePartitionStats\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x1b\n" +
 	"\tend_bytes\x18\x02 \x01(\x04R\bendBytes\x12\x18\n" +
@@ -1002,7 +1172,7 @@ func file_millrace_internal_v1_query_proto_rawDescGZIP() []byte {
 	return file_millrace_internal_v1_query_proto_rawDescData
 }
 
-var file_millrace_internal_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_millrace_internal_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_millrace_internal_v1_query_proto_goTypes = []any{
 	(*ProgressRequest)(nil),  // 0: millrace.internal.v1.ProgressRequest
 	(*ProgressResponse)(nil), // 1: millrace.internal.v1.ProgressResponse
@@ -1016,27 +1186,31 @@ var file_millrace_internal_v1_query_proto_goTypes = []any{
 	(*StatsResponse)(nil),    // 9: millrace.internal.v1.StatsResponse
 	(*StreamStats)(nil),      // 10: millrace.internal.v1.StreamStats
 	(*ViewStats)(nil),        // 11: millrace.internal.v1.ViewStats
-	(*PartitionStats)(nil),   // 12: millrace.internal.v1.PartitionStats
+	(*StageStats)(nil),       // 12: millrace.internal.v1.StageStats
+	(*InputStats)(nil),       // 13: millrace.internal.v1.InputStats
+	(*PartitionStats)(nil),   // 14: millrace.internal.v1.PartitionStats
 }
 var file_millrace_internal_v1_query_proto_depIdxs = []int32{
 	10, // 0: millrace.internal.v1.StatsResponse.streams:type_name -> millrace.internal.v1.StreamStats
 	11, // 1: millrace.internal.v1.StatsResponse.views:type_name -> millrace.internal.v1.ViewStats
-	12, // 2: millrace.internal.v1.StatsResponse.partitions:type_name -> millrace.internal.v1.PartitionStats
-	0,  // 3: millrace.internal.v1.Query.Progress:input_type -> millrace.internal.v1.ProgressRequest
-	2,  // 4: millrace.internal.v1.Query.Scan:input_type -> millrace.internal.v1.ScanRequest
-	4,  // 5: millrace.internal.v1.Query.Changes:input_type -> millrace.internal.v1.ChangesRequest
-	6,  // 6: millrace.internal.v1.Query.Records:input_type -> millrace.internal.v1.RecordsRequest
-	8,  // 7: millrace.internal.v1.Query.Stats:input_type -> millrace.internal.v1.StatsRequest
-	1,  // 8: millrace.internal.v1.Query.Progress:output_type -> millrace.internal.v1.ProgressResponse
-	3,  // 9: millrace.internal.v1.Query.Scan:output_type -> millrace.internal.v1.ScanResponse
-	5,  // 10: millrace.internal.v1.Query.Changes:output_type -> millrace.internal.v1.ChangesResponse
-	7,  // 11: millrace.internal.v1.Query.Records:output_type -> millrace.internal.v1.RecordsResponse
-	9,  // 12: millrace.internal.v1.Query.Stats:output_type -> millrace.internal.v1.StatsResponse
-	8,  // [8:13] is the sub-list for method output_type
-	3,  // [3:8] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	14, // 2: millrace.internal.v1.StatsResponse.partitions:type_name -> millrace.internal.v1.PartitionStats
+	12, // 3: millrace.internal.v1.ViewStats.stages:type_name -> millrace.internal.v1.StageStats
+	13, // 4: millrace.internal.v1.StageStats.inputs:type_name -> millrace.internal.v1.InputStats
+	0,  // 5: millrace.internal.v1.Query.Progress:input_type -> millrace.internal.v1.ProgressRequest
+	2,  // 6: millrace.internal.v1.Query.Scan:input_type -> millrace.internal.v1.ScanRequest
+	4,  // 7: millrace.internal.v1.Query.Changes:input_type -> millrace.internal.v1.ChangesRequest
+	6,  // 8: millrace.internal.v1.Query.Records:input_type -> millrace.internal.v1.RecordsRequest
+	8,  // 9: millrace.internal.v1.Query.Stats:input_type -> millrace.internal.v1.StatsRequest
+	1,  // 10: millrace.internal.v1.Query.Progress:output_type -> millrace.internal.v1.ProgressResponse
+	3,  // 11: millrace.internal.v1.Query.Scan:output_type -> millrace.internal.v1.ScanResponse
+	5,  // 12: millrace.internal.v1.Query.Changes:output_type -> millrace.internal.v1.ChangesResponse
+	7,  // 13: millrace.internal.v1.Query.Records:output_type -> millrace.internal.v1.RecordsResponse
+	9,  // 14: millrace.internal.v1.Query.Stats:output_type -> millrace.internal.v1.StatsResponse
+	10, // [10:15] is the sub-list for method output_type
+	5,  // [5:10] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_millrace_internal_v1_query_proto_init() }
@@ -1050,7 +1224,7 @@ func file_millrace_internal_v1_query_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_internal_v1_query_proto_rawDesc), len(file_millrace_internal_v1_query_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
