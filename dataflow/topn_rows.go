@@ -60,10 +60,11 @@ func (r *rankCodec) appendTie(dst []byte, d *record.Delta, i int) []byte {
 		if c.Null(i) {
 			continue
 		}
-		switch c.Type {
-		case record.Numeric, record.JSONB:
+		switch {
+		case !c.Type.HasForms():
+		case c.Type.Varlen():
 			dst = record.AppendOrderedValue(dst, record.Value{Type: record.Bytea, Bytes: c.At(i)})
-		case record.Double, record.IntervalT:
+		default:
 			dst = appendForm(dst, c, i)
 		}
 	}

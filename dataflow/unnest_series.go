@@ -21,7 +21,7 @@ func plainSeries(s series, columns ...record.Type) setReturning {
 }
 
 // seriesOf is the set-returning functions by name and types of arguments.
-var seriesOf = map[string]setReturning{
+var seriesOf = withArrays(map[string]setReturning{
 	"generate_series(bigint, bigint)":                     plainSeries(intSeries, record.BigInt),
 	"generate_series(bigint, bigint, bigint)":             plainSeries(intSeries, record.BigInt),
 	"generate_series(timestamptz, timestamptz, interval)": plainSeries(timeSeries, record.TimestampTZ),
@@ -34,6 +34,36 @@ var seriesOf = map[string]setReturning{
 	"string_to_table(text, text, text)":                   plainSeries(stringToTable, record.Text),
 	"regexp_split_to_table(text, text)":                   {[]record.Type{record.Text}, newRegexpSplit},
 	"regexp_split_to_table(text, text, text)":             {[]record.Type{record.Text}, newRegexpSplit},
+})
+
+// withArrays adds unnest of every type of arrays.
+func withArrays(m map[string]setReturning) map[string]setReturning {
+	for _, t := range record.Types() {
+		if t.IsArray() {
+			m["unnest("+t.String()+")"] = setReturning{[]record.Type{t.Elem()}, arraySeries}
+		}
+	}
+	return m
+}
+
+func arraySeries(u *unnest) series {
+	elems := record.NewColumn(u.args[0].typ().Elem(), 0)
+	return func(u *unnest, i int, next func() bool) error {
+		if u.null(i) {
+			return nil
+		}
+		elems.Reset()
+		if err := record.DecodeArray(u.bytes(0, i), &elems); err != nil {
+			return err
+		}
+		for e := range elems.N {
+			u.elements[0].AppendFrom(&elems, e)
+			if !next() {
+				break
+			}
+		}
+		return nil
+	}
 }
 
 var errStepZero = fault.SQL(fault.Invalid, "22023", "step size cannot equal zero")

@@ -411,7 +411,9 @@ func (a *analyzer) tableFunction(b *binder, f *fromItem, args []*node, u *unnest
 			return []string{f.name}, []record.Type{record.Text}, nil
 		}
 	case "unnest":
-		return a.unnestArray(f, args, u)
+		if len(args) == 1 && args[0].typ.IsArray() && try(args[0].typ) {
+			return []string{f.name}, []record.Type{args[0].typ.Elem()}, nil
+		}
 	}
 	types := make([]string, len(args))
 	for i, n := range args {
@@ -421,8 +423,3 @@ func (a *analyzer) tableFunction(b *binder, f *fromItem, args []*node, u *unnest
 }
 
 func isInteger(n *node) bool { return n.typ == record.BigInt || n.typ == record.Unknown }
-
-// unnestArray checks unnest(array).
-func (a *analyzer) unnestArray(f *fromItem, _ []*node, _ *unnestRel) ([]string, []record.Type, error) {
-	return nil, nil, a.src.unsupported(f.pos(), "use jsonb_array_elements over JSONB", "unnest is not supported, for want of arrays")
-}

@@ -15,6 +15,7 @@ func TestTypes(t *testing.T) {
 		`{"d":"2024-02-29","tags":["x",null,"y z"],"n":[1.5],"rows":2,"last":"2024-02-29T11:00:00.000000","first":"09:30:00.5"}`)
 	answers(t, a, `SELECT k, u, d + 1 AS next, ts AT TIME ZONE 'America/New_York' AS at, tags[3] AS third FROM s WHERE 'x' = ANY (tags) AND u IS NOT NULL`,
 		`{"k":1,"u":"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11","next":"2024-03-01","at":"2024-02-29T15:00:00.000000Z","third":"y z"}`)
+	answers(t, a, `SELECT s.k, tag FROM s, unnest(tags) AS x(tag) WHERE tag <> 'x' ORDER BY k`, `{"k":1,"tag":"y z"}`, `{"k":2,"tag":"y z"}`)
 	answers(t, a, `SELECT count(*) FROM dead_letters('s')`, `{"count":3}`)
 	fails(t, a, `SELECT DATE '2024-02-30'`, "out of range")
 	fails(t, a, `SELECT '{1,x}'::BIGINT[]`, "invalid input syntax")
