@@ -12,7 +12,6 @@ import (
 type notIn struct {
 	was, is notInSums
 	seen    map[string]bool // the keys of the tick, if other groups have to be looked at
-	next    []byte
 }
 
 // notInSums is the weight of the right side's rows, and of those with a NULL key.

@@ -99,7 +99,7 @@ func (b *binder) newAggregate(e *call, fn plan.AggFunc) (*aggregate, error) {
 	agg := &aggregate{fn: fn, typ: record.BigInt, distinct: e.distinct}
 	inside := *b
 	inside.inAgg, inside.overs, inside.noOver = true, nil, "an aggregate's arguments"
-	if b.overs == nil && b.noOver != "" && b.inAgg == false && e.over != nil {
+	if b.overs == nil && b.noOver != "" && !b.inAgg && e.over != nil {
 		inside.inAgg = b.inAgg // an aggregate over an aggregate's result: sum(count(*)) OVER ()
 	}
 	if e.star {

@@ -303,14 +303,6 @@ func (c *converter) find(words ...string) int {
 	return c.base
 }
 
-// location returns where an expression's tree begins, else otherwise.
-func (c *converter) location(n *pgquery.Node, otherwise int) int {
-	if e, err := c.expr(n); err == nil {
-		return e.pos()
-	}
-	return otherwise
-}
-
 func (c *converter) sortClause(nodes []*pgquery.Node) ([]orderItem, error) {
 	var out []orderItem
 	for _, n := range nodes {

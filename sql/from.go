@@ -154,7 +154,6 @@ func (a *analyzer) lookup(f *fromItem, e *env) (*rel, []scopeColumn, error) {
 	case obj.Kind != ObjectStream:
 		s.kind = plan.ScanView
 		add(obj.Columns, false)
-		a.viewColumns(obj, s.cols)
 	default:
 		add(obj.Columns, false)
 		add(hiddenColumns, true)

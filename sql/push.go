@@ -113,7 +113,7 @@ func (a *analyzer) pushAggregate(r *rel, preds []*node) *rel {
 		ok := keys.within(p) && len(r.agg.keys) > 0
 		p.walk(func(n *node) bool {
 			if n.kind == plan.ExprCol {
-				if w := a.cols.of(n.col).window; w != nil && w.closes == false || w != nil && w.size == 0 {
+				if w := a.cols.of(n.col).window; w != nil && !w.closes || w != nil && w.size == 0 {
 					ok = false // windows of several panes and sessions are formed by the aggregate itself
 				}
 			}

@@ -97,14 +97,13 @@ type item struct {
 }
 
 type scanRel struct {
-	kind    plan.ScanKind
-	object  *Object
-	cols    []int
-	names   []string // as they are scanned
-	mark    int      // the column with the watermark; 0: none
-	event   int      // the event time column; 0: none
-	drop    bool     // rows at or below the watermark are dropped: an interval join reads it
-	windows bool     // a window drops late rows of it
+	kind   plan.ScanKind
+	object *Object
+	cols   []int
+	names  []string // as they are scanned
+	mark   int      // the column with the watermark; 0: none
+	event  int      // the event time column; 0: none
+	drop   bool     // rows at or below the watermark are dropped: an interval join reads it
 }
 
 type valuesRel struct {
@@ -381,16 +380,4 @@ func extendRel(in *rel, items ...item) *rel {
 
 func joinRel(kind plan.JoinKind, left, right *rel, preds ...*node) *rel {
 	return &rel{kind: relJoin, in: []*rel{left, right}, join: kind, preds: preds}
-}
-
-// depth returns the height of the tree, up to limit.
-func (r *rel) depth(limit int) int {
-	if limit == 0 {
-		return 0
-	}
-	d := 0
-	for _, in := range r.in {
-		d = max(d, in.depth(limit-1))
-	}
-	return d + 1
 }

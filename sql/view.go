@@ -130,7 +130,7 @@ func (a *analyzer) keyOf(s *stream, q *query) []int {
 			switch {
 			case i >= 0:
 				out = append(out, i)
-			case w != nil && at(w.twin) >= 0 && slices.Contains(key, w.twin) && (w.closes || w.end == false):
+			case w != nil && at(w.twin) >= 0 && slices.Contains(key, w.twin) && (w.closes || !w.end):
 				// told by the other bound
 			default:
 				ok = false
@@ -171,6 +171,3 @@ func (v *CreateView) nameOutputs(q *query) error {
 
 // reservedOutputs stand beside a view's columns in what SUBSCRIBE writes.
 var reservedOutputs = []string{"_tick", "_weight", "_progress"}
-
-// viewColumns notes what a view's plan tells of its columns: that one is an event time, or the bound of a window.
-func (a *analyzer) viewColumns(_ *Object, _ []int) {}

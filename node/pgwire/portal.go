@@ -196,11 +196,11 @@ func (o *pumpOutput) put(chunk []byte) error {
 }
 
 // next returns whole rows that are in line, at most max (0: any number); over says that there are no more.
-func (p *pump) next(max int64) (rows []byte, n int64, over bool, err error, change <-chan struct{}) {
+func (p *pump) next(max int64) (rows []byte, n int64, over bool, change <-chan struct{}, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.chunks) == 0 {
-		return nil, 0, p.over, p.err, p.change
+		return nil, 0, p.over, p.change, p.err
 	}
 	chunk := p.chunks[0]
 	end := 0
@@ -213,7 +213,7 @@ func (p *pump) next(max int64) (rows []byte, n int64, over bool, err error, chan
 	}
 	p.bytes -= int64(end)
 	p.changed()
-	return chunk[:end], n, p.over && len(p.chunks) == 0 && p.err == nil, nil, p.change
+	return chunk[:end], n, p.over && len(p.chunks) == 0 && p.err == nil, p.change, nil
 }
 
 // take sends at most max rows of a portal (0: all), and waits for them; without all it returns as soon as there are some.
@@ -226,7 +226,7 @@ func (c *conn) take(ctx context.Context, p *portal, max int64, all bool) (n int6
 		if max == 0 {
 			left = 0
 		}
-		rows, k, over, err, change := p.pump.next(left)
+		rows, k, over, change, err := p.pump.next(left)
 		c.copyMessages(rows)
 		if n += k; c.outErr != nil {
 			return n, false, errGone
