@@ -123,7 +123,7 @@ func DefaultConfig() Config {
 			Refusals: 2, RefusedFor: 40 * time.Millisecond, DownAfter: 2 * time.Second, NoReportAfter: 10 * time.Second,
 			StartGrace: 5 * time.Second, DeadAfter: 3 * time.Second, DeadAnyway: 15 * time.Second, ReplaceAfter: 30 * time.Second,
 		},
-		Moves: MoveConfig{CopiesPerNode: 1, QuickCopies: 8, QuickCopy: time.Second, Handovers: 2, HandoverLimit: 10 * time.Second, ViewsLimit: time.Minute, Interval: 250 * time.Millisecond},
+		Moves: MoveConfig{CopiesPerNode: 1, QuickCopies: 8, QuickCopy: time.Second, Handovers: 2, HandoverLimit: 10 * time.Second, ViewsLimit: 20 * time.Second, Interval: 250 * time.Millisecond},
 	}
 }
 

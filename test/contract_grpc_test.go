@@ -302,7 +302,7 @@ func errorsSayWhy(t *testing.T, addr string) {
 		_, err = read.Recv()
 	}
 	saysWhy(t, err, codes.NotFound, "UNKNOWN_STREAM")
-	for text, want := range map[string]string{"SELEC 1": "42601", "SELECT nope FROM plain": "42703", "SELECT 1 / 0": "22012", "SELECT * FROM nothing": "42P01", "UPDATE plain SET a = 1": "0A000"} {
+	for text, want := range map[string]string{"SELEC 1": "42601", "SELECT nope FROM plain": "42703", "SELECT 1 / 0": "22012", "SELECT * FROM nothing": "42P01", "UPDATE plain SET a = 1": "42809"} {
 		call, err := millracev1.NewSqlClient(cc).Execute(ctx, &millracev1.ExecuteRequest{Sql: text})
 		if err == nil {
 			for err == nil {
