@@ -78,8 +78,9 @@ func (e *Encoder) json(dst []byte, d *Delta, i int) []byte {
 		}
 		dst = append(append(dst, e.names[k]...), ':')
 		c := &d.Cols[k]
-		if (c.Type == TimestampTZ || c.Type == Timestamp) && !c.Null(i) && !inRFC3339(c.Ints[i]) {
-			dst = append(AppendText(append(dst, '"'), c, i), '"')
+		if !c.Null(i) && !inRFC3339(c, i) {
+			e.text = AppendText(e.text[:0], c, i)
+			dst = appendJSONString(dst, e.text)
 			continue
 		}
 		dst = AppendJSON(dst, c, i)
@@ -87,9 +88,20 @@ func (e *Encoder) json(dst []byte, d *Delta, i int) []byte {
 	return append(dst, '}')
 }
 
-// inRFC3339 tells whether a time is in the years 1 to 9999.
-func inRFC3339(micros int64) bool {
-	return micros >= -62135596800*microsPerSecond && micros < 253402300800*microsPerSecond
+// inRFC3339 tells whether value i, if it has times at all, has them in the years 1 to 9999.
+func inRFC3339(c *Column, i int) bool {
+	switch c.Type {
+	case TimestampTZ, Timestamp:
+		return c.Ints[i] >= -62135596800*microsPerSecond && c.Ints[i] < 253402300800*microsPerSecond
+	case ArrayOf(TimestampTZ), ArrayOf(Timestamp):
+		elems := elements(c.Type, c.At(i))
+		for k := range elems.N {
+			if !elems.Null(k) && !inRFC3339(&elems, k) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (e *Encoder) csv(dst []byte, d *Delta, i int) []byte {
