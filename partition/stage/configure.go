@@ -76,6 +76,7 @@ func (rt *Runtime) redo() {
 				rt.ship.release(t)
 				lo, hi := t.stored()
 				rt.deleteRange(lo, hi)
+				rt.redone.Add(1)
 				rt.log.Info("a stage of a view is computed again from its inputs", "view", t.view.name, "stage", t.plan.index, "partition", t.p)
 			}
 		}

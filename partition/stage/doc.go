@@ -8,13 +8,14 @@
 //
 // # The life of a row
 //
-// A source (one per view and local primary partition) reads the log of its partition up to the closed tick, decodes it
-// once for all its readers, runs the view's first stage, and splits what comes out by the partition that it goes to.
-// The pieces travel as steps, one tick (or part of a tick) each, through feeds to groups: the view's target partitions
+// A source (one per scan or exchange of a view, and local primary partition) reads the log of its partition up to the
+// closed tick, or what another stage has put out there, once for all its readers, runs the stage's operators without
+// state, and splits what comes out by the partition that it goes to.
+// The pieces travel as steps, one tick (or part of a tick) each, through feeds to groups: a stage's target partitions
 // of one node. Feeds to other nodes share one gRPC stream per pair of nodes. A group knows from its feeds, and from the
 // ticks that the sources' partitions have closed, up to which tick it has everything, and lets its targets run. A
-// target (one per view and local primary partition) runs the last stage over its state and keeps rows and output
-// deltas.
+// target (one per stage with state and local primary partition) runs its stage over its state and keeps output deltas and,
+// if it is the last, the view's rows. DESIGN.md says how stages read each other.
 //
 // # History
 //

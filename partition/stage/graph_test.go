@@ -272,6 +272,12 @@ func newGraphRun(t *testing.T, seed uint64) *graphRun {
 		r.wishes[id] = created
 		return nil
 	}
+	base, retain := r.c.cfg, ids.Tick(1+r.rng.IntN(2)*60_000_000)*1_000
+	r.c.cfg = func(cfg *Config) {
+		base(cfg)
+		cfg.RetainTicks = retain
+		cfg.FlushInterval = 10 * time.Millisecond
+	}
 	r.c.durable = time.Duration(1+r.rng.IntN(100)) * time.Millisecond
 	for _, n := range r.c.nodes {
 		r.c.start(n)
@@ -348,7 +354,7 @@ func (r *graphRun) checkNow(v *runView) {
 			r.tick()
 			continue
 		}
-		got, err := r.c.readWithin(200*time.Millisecond, v.id, tick)
+		got, err := r.c.readWithin(time.Second, v.id, tick)
 		if err == nil {
 			if want := v.naive(v.model, tick); !maps.Equal(got, want) {
 				r.t.Fatalf("%s (%d) at tick %d (created %d) has\n  %s\nwant\n  %s", v.name, v.id, tick, v.model.created, show(got), show(want))
@@ -361,7 +367,8 @@ func (r *graphRun) checkNow(v *runView) {
 			}
 			r.t.Fatalf("%s (%d) at %d: %v", v.name, v.id, tick, err)
 		}
-		r.tick() // ticks never end, and a node that was just started knows of none
+		// Ticks never end, and a node that was just started knows of none.
+		r.c.closeTick(r.c.tick+1000, r.rng.Perm(len(r.c.state.Partitions)))
 	}
 }
 
@@ -456,6 +463,57 @@ func TestGraphPlans(t *testing.T) {
 				c.check(100, v, m, c.tick)
 				c.check(100, v, m, m.created)
 			})
+		}
+	}
+}
+
+// TestStageLost takes the state of the last stage away in one partition, when the stages before it have let go of what it
+// would need: they are computed again, and nobody else notices.
+func TestStageLost(t *testing.T) {
+	r := newGraphRun(t, 2)
+	c := r.c
+	c.durable = 5 * time.Millisecond
+	n := c.nodes[0]
+	c.stop(n)
+	c.start(n)
+	v := deep()
+	rv := &runView{testView: v, id: 100, model: c.createView(100, v, false)}
+	r.views = append(r.views, rv)
+	for lost := range 3 {
+		trimmed := func() bool {
+			r.tick()
+			r.checkNow(rv)
+			inv := n.rt.all.Load()
+			for _, t := range inv.targets {
+				t.mu.Lock()
+				kept := !t.plan.last && t.base
+				t.mu.Unlock()
+				if kept {
+					return false
+				}
+			}
+			return true
+		}
+		eventually(t, "the stages let go of their history", trimmed)
+		c.stop(n)
+		store := c.open(n)
+		b := store.NewBatch()
+		if lost == 2 {
+			b.DeleteRange(storage.StageRange(100, 0, 1))
+		}
+		b.DeleteRange(storage.LastStageRange(100, 0))
+		if err := store.Commit(b, false); err != nil {
+			t.Fatal(err)
+		}
+		b.Close()
+		if err := store.Close(); err != nil {
+			t.Fatal(err)
+		}
+		c.start(n)
+		r.tick()
+		r.checkNow(rv)
+		if n.rt.Metrics().Redone == 0 {
+			t.Error("nothing was computed again")
 		}
 	}
 }

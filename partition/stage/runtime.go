@@ -45,6 +45,7 @@ type Runtime struct {
 	warm   atomic.Int64  // targets with a cache worth mentioning
 	feeds  atomic.Int64
 	locals atomic.Int64 // targets
+	redone atomic.Int64 // targets that were computed again from their inputs
 
 	// all is what the loops and readers look at, made anew when it changes; so are the outlets.
 	all     atomic.Pointer[inventory]

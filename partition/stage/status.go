@@ -146,11 +146,14 @@ type Metrics struct {
 	Targets    int   // view partitions that run here
 	Feeds      int   // source partitions that they read
 	DirtyBytes int64 // changes in memory, not yet stored
+	// Redone counts the partitions of stages that were computed again from their inputs, as another stage had lost its state,
+	// since the process began.
+	Redone int64
 }
 
 // Metrics returns the runtime's numbers.
 func (rt *Runtime) Metrics() Metrics {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	return Metrics{Views: len(rt.views), Targets: len(rt.targets), Feeds: int(rt.feeds.Load()), DirtyBytes: rt.dirty.Load()}
+	return Metrics{Views: len(rt.views), Targets: len(rt.targets), Feeds: int(rt.feeds.Load()), DirtyBytes: rt.dirty.Load(), Redone: rt.redone.Load()}
 }

@@ -423,12 +423,13 @@ func (t *target) trim(b *storage.Batch) {
 	for _, s := range *t.outs.Load() {
 		low = min(low, ids.Tick(s.low.Load()))
 	}
-	bound := int64(t.rt.share(t.rt.cfg.RetainBytes))
 	if t.plan.last {
-		t.deltas.write(b, t.applied, t.rt.cfg.RetainTicks, bound, low)
+		t.deltas.write(b, t.applied, t.rt.cfg.RetainTicks, int64(t.rt.share(t.rt.cfg.RetainBytes)), low)
 		return
 	}
-	t.deltas.write(b, t.applied, 0, bound, low)
+	// Dropped too early it would be computed again and again: what bounds it is the room on the disk, without which
+	// nothing more is taken.
+	t.deltas.write(b, t.applied, 0, math.MaxInt64, low)
 	if t.base && t.applied >= t.view.created && low >= t.view.created {
 		t.base = false
 		b.DeleteRange(prefixRange(t.prefix(spaceRows)))
