@@ -166,11 +166,15 @@ func (l *leadership) propose(ctx context.Context, cmd *internalv1.Command) (*int
 			return nil, err
 		}
 	}
-	l.mu.Lock()
-	tick := l.oracle.last
-	l.mu.Unlock()
-	stamped := &internalv1.Command{Version: commandVersion, TimeUs: uint64(time.Now().UnixMicro()), Tick: uint64(tick), Op: cmd.Op}
+	stamped := &internalv1.Command{Version: commandVersion, TimeUs: uint64(time.Now().UnixMicro()), Tick: uint64(l.issued()), Op: cmd.Op}
 	return l.c.commit(ctx, stamped)
+}
+
+// issued is the highest tick that was issued, or may have been by a former leader.
+func (l *leadership) issued() ids.Tick {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.oracle.last
 }
 
 // checkJoins keeps out of the in-sync sets who is known to be down or about to stop, or hasn't been heard by this leader

@@ -274,22 +274,31 @@ func (c *Coordinator) Overview(ctx context.Context) (*internalv1.ClusterOverview
 // Barrier returns an index such that a node which has applied it has applied all that was committed when Barrier was
 // called. It asks the leader, who makes sure that it still is.
 func (c *Coordinator) Barrier(ctx context.Context) (index uint64, err error) {
+	resp, err := c.barrier(ctx)
+	return resp.GetIndex(), err
+}
+
+// NewestTick returns a tick that is not below any which had been issued when it was called: whoever reads there or
+// above sees all that was acknowledged before. It asks the leader, who makes sure that it still is.
+func (c *Coordinator) NewestTick(ctx context.Context) (ids.Tick, error) {
+	resp, err := c.barrier(ctx)
+	return ids.Tick(resp.GetTick()), err
+}
+
+func (c *Coordinator) barrier(ctx context.Context) (*internalv1.BarrierResponse, error) {
 	if l := c.lead.Load(); l != nil {
-		index = c.State().Index
+		resp := &internalv1.BarrierResponse{Index: c.State().Index, Tick: uint64(l.issued())}
 		if err := c.raft.VerifyLeader().Error(); err != nil {
-			return 0, fault.Wrap(fault.NotPrimary, err, "leadership was lost").WithReason(ReasonNotLeader).WithRetryAfter(retryStep)
+			return nil, fault.Wrap(fault.NotPrimary, err, "leadership was lost").WithReason(ReasonNotLeader).WithRetryAfter(retryStep)
 		}
-		return index, nil
+		return resp, nil
 	}
 	client, err := c.leaderClient()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	resp, err := client.Barrier(ctx, &internalv1.BarrierRequest{})
-	if err != nil {
-		return 0, fault.FromGRPC(err)
-	}
-	return resp.Index, nil
+	return resp, fault.FromGRPC(err)
 }
 
 // ReadBarrier waits until this node has applied, and handed to its subscribers, all that was committed when it was

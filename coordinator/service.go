@@ -102,11 +102,7 @@ func (s *service) Barrier(ctx context.Context, _ *internalv1.BarrierRequest) (*i
 	if _, err := s.leading(ctx); err != nil { // never passed on a second time
 		return nil, err
 	}
-	index, err := s.c.Barrier(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &internalv1.BarrierResponse{Index: index}, nil
+	return s.c.barrier(ctx)
 }
 
 // Ping implements internalv1.ControlServer.

@@ -24,7 +24,8 @@ import (
 // A statement that changes a table reads it at a closed tick, works out the records that make the change, and appends
 // them on the condition that the table hasn't changed since in their partitions. Where it has, the statement is
 // evaluated anew for what is left. So it takes effect as a whole, and in order with all others, in each partition; not
-// in all partitions at once.
+// in all partitions at once. What it finds without appending, that a row isn't there, say, no condition checks: that is
+// believed only of a tick above all that had been issued when the statement came.
 
 // tableWriter is this node's way to change one table: a statement at a time, since two at once would only refuse each
 // other's appends.
@@ -128,6 +129,7 @@ type changer struct {
 	partitions int
 	done       map[ids.PartitionID]bool // partitions in which the statement has taken effect
 	changed    int64
+	want       int64 // of an INSERT: the rows that it was last found to have
 }
 
 func (c *changer) prepare() (err error) {
@@ -171,12 +173,23 @@ type write struct {
 
 // run evaluates and appends until every partition has taken its part.
 func (c *changer) run(ctx context.Context) error {
+	current := false // what is read is no older than the statement
 	for attempt := 0; ; attempt++ {
 		l, err := c.s.layout(ctx, c.readPlan())
 		if err != nil {
 			return err
 		}
 		writes, err := c.evaluate(ctx, l)
+		if fault.Retryable(err) {
+			return err
+		}
+		if !current && !c.confirms(writes, err) {
+			if err := c.s.catchUp(ctx); err != nil {
+				return err
+			}
+			current = true
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -188,6 +201,50 @@ func (c *changer) run(ctx context.Context) error {
 		if err := pause(ctx, time.Duration(1+rand.IntN(4*min(attempt+1, 8)))*time.Millisecond); err != nil {
 			return fault.Wrap(fault.Unavailable, err, "table %q: others change the same partitions all the time; retry", c.ch.Table.Name).
 				WithReason("TABLE_BUSY")
+		}
+	}
+}
+
+// confirms tells whether appending the writes confirms all that the statement has read: the rows that it was to insert
+// are all new, or the one row that its condition allows for is there.
+func (c *changer) confirms(writes map[ids.PartitionID]*write, err error) bool {
+	if err != nil || len(c.done) > 0 {
+		return false
+	}
+	rows := int64(0)
+	for _, w := range writes {
+		rows += w.rows
+	}
+	in := inputsOf(c.ch.Plan)
+	if c.ch.Kind == sql.ChangeInsert {
+		return len(in) == 0 && rows == c.want
+	}
+	return len(in) == 1 && rows == 1 && c.fixesKey()
+}
+
+// fixesKey tells whether the statement's condition fixes the whole primary key.
+func (c *changer) fixesKey() bool {
+	for i := range c.ch.Plan.Stages {
+		for j := range c.ch.Plan.Stages[i].Ops {
+			if s := c.ch.Plan.Stages[i].Ops[j].Scan; s != nil && s.Object == c.ch.Table.ID {
+				return len(s.KeyPrefix) == len(c.key)
+			}
+		}
+	}
+	return false
+}
+
+// catchUp lets what the session reads from now on be no older than now.
+func (s *session) catchUp(ctx context.Context) error {
+	for {
+		tick, err := s.n.coord.NewestTick(ctx)
+		if err == nil {
+			s.seen = max(s.seen, tick)
+			s.n.coord.RequestTick()
+			return nil
+		}
+		if perr := pause(ctx, retryPause); perr != nil || !fault.Retryable(err) {
+			return err
 		}
 	}
 }
@@ -226,6 +283,7 @@ func (c *changer) evaluate(ctx context.Context, l *layout) (map[ids.PartitionID]
 		return nil, err
 	}
 	if c.ch.Kind == sql.ChangeInsert {
+		c.want = int64(rows.N)
 		return c.inserts(ctx, l, rows)
 	}
 	return c.changes(rows)

@@ -51,7 +51,8 @@ type layout struct {
 }
 
 // readable finds the newest tick at which all inputs can be read in all partitions, waiting until it is at least
-// minTick, and who is to be asked. When the primaries don't answer for a while, it takes what this node can read alone
+// minTick and no older than maxStaleness, and who is to be asked: a partition that works a view out again is behind for
+// a while. When the primaries don't answer for a while, it takes what this node can read alone
 // while that is younger than maxStaleness; and it doesn't wait where waiting is in vain: when no tick has come for so long.
 func (n *Node) readable(ctx context.Context, inputs []input, minTick ids.Tick, maxStaleness time.Duration) (*layout, error) {
 	begun := time.Now()
@@ -69,6 +70,12 @@ func (n *Node) readable(ctx context.Context, inputs []input, minTick ids.Tick, m
 		l, err := n.tryReadable(try, inputs, minTick)
 		late := try.Err() != nil && ctx.Err() == nil
 		cancel()
+		if err == nil {
+			if age := n.tickAge(l.tick); age > maxStaleness {
+				err = fault.New(fault.Unavailable, "the newest tick that can be read in all partitions, %d, is %v old, more than max_staleness (%v)",
+					l.tick, age.Round(time.Second), maxStaleness).WithReason(ReasonTooStale)
+			}
+		}
 		if err == nil || !fault.Retryable(err) && !late {
 			return l, err
 		}

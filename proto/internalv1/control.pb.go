@@ -1680,6 +1680,7 @@ func (*BarrierRequest) Descriptor() ([]byte, []int) {
 type BarrierResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // of ClusterState
+	Tick          uint64                 `protobuf:"varint,2,opt,name=tick,proto3" json:"tick,omitempty"`   // no tick above it had been issued
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1717,6 +1718,13 @@ func (*BarrierResponse) Descriptor() ([]byte, []int) {
 func (x *BarrierResponse) GetIndex() uint64 {
 	if x != nil {
 		return x.Index
+	}
+	return 0
+}
+
+func (x *BarrierResponse) GetTick() uint64 {
+	if x != nil {
+		return x.Tick
 	}
 	return 0
 }
@@ -2490,9 +2498,10 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\fPingResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\"\x10\n" +
-	"\x0eBarrierRequest\"'\n" +
+	"\x0eBarrierRequest\";\n" +
 	"\x0fBarrierResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\x11\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04tick\x18\x02 \x01(\x04R\x04tick\"\x11\n" +
 	"\x0fOverviewRequest\"\xe6\x01\n" +
 	"\x0fClusterOverview\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\tR\x06leader\x12\x12\n" +
