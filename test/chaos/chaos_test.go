@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"flag"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -12,6 +13,13 @@ import (
 )
 
 var seed = flag.Uint64("chaos.seed", 0, "seed of TestChaos; 0: a new one")
+
+func TestMain(m *testing.M) {
+	if code, done := enter(); done {
+		os.Exit(code)
+	}
+	os.Exit(m.Run())
+}
 
 // testWriter prints what a run says with the test's output.
 type testWriter struct{ t *testing.T }

@@ -40,6 +40,7 @@ func command() int {
 	flag.BoolVar(&s.keep, "keep", false, "keep the nodes' logs and data in any case")
 	flag.BoolVar(&s.spaces, "spaces", true, "give each node a network namespace, where root allows, to cut networks")
 	flag.IntVar(&s.load.Producers, "producers", s.load.Producers, "producers")
+	flag.IntVar(&s.load.Views, "views", s.load.Views, "views besides the bank's, chosen by the seed; 0: all")
 	flag.IntVar(&s.load.Rate, "rate", s.load.Rate, "records per second of each")
 	flag.Parse()
 	if build != "" {
@@ -48,6 +49,11 @@ func command() int {
 			return 1
 		}
 		return 0
+	}
+	if s.spaces {
+		if code, done := enter(); done {
+			return code
+		}
 	}
 	s.switches = !plain
 	if kinds != "" {

@@ -40,7 +40,8 @@ type report struct {
 	took                             time.Duration
 	faults                           map[string]int
 	acked, polled, answers, catalogs int
-	inLog, late                      int
+	inLog, late, statements          int
+	relations                        []string
 	gap                              time.Duration
 	missing                          []string // relations that the dialect doesn't have
 	failures                         map[string]int
@@ -53,7 +54,8 @@ func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "seed %d, %v\n", r.seed, r.took.Round(time.Second))
 	fmt.Fprintf(w, "faults: %s\n", nemesis.Table(r.faults))
 	fmt.Fprintf(w, "records acknowledged %d, in the log %d, read while it went on %d; late for their window %d\n", r.acked, r.inLog, r.polled, r.late)
-	fmt.Fprintf(w, "answers and subscribed ticks checked %d, catalog operations %d\n", r.answers, r.catalogs)
+	fmt.Fprintf(w, "answers and subscribed ticks checked %d, catalog operations %d, counting statements %d\n", r.answers, r.catalogs, r.statements)
+	fmt.Fprintf(w, "relations: %s\n", strings.Join(r.relations, " "))
 	fmt.Fprintf(w, "longest time without an acknowledgement %v\n", r.gap.Round(time.Millisecond))
 	if len(r.missing) > 0 {
 		fmt.Fprintf(w, "left out, as the dialect doesn't have them: %s\n", strings.Join(r.missing, ", "))
@@ -143,12 +145,13 @@ func (s settings) through(ctx context.Context, c *cluster.Cluster, found *check.
 	if why := c.AwaitHealthy(ctx, s.replicas, cluster.StartPatience); why != "" {
 		return fmt.Errorf("the cluster isn't healthy before anything was done to it: %s", why)
 	}
+	s.load.Seed = s.seed
 	l := load.New(s.load, c, found)
 	missing, err := l.Setup(ctx)
 	if err != nil {
 		return err
 	}
-	r.missing = missing
+	r.missing, r.relations = missing, l.Relations()
 	l.Start(ctx)
 	n := nemesis.New(nemesis.Config{Seed: s.seed, Kinds: s.kinds, Replicas: s.replicas, Log: out, Switches: s.switches}, c, found)
 	disturbed, cancel := context.WithTimeout(ctx, s.duration)
@@ -158,7 +161,7 @@ func (s settings) through(ctx context.Context, c *cluster.Cluster, found *check.
 	s.finish(ctx, c, l, found, r, out)
 	r.faults = n.Counts()
 	r.acked, r.polled = l.Ledger.Counts()
-	r.catalogs, r.failures, r.gap = l.Catalog.Count(), l.Failures(), time.Duration(l.Gap.Load())
+	r.catalogs, r.statements, r.failures, r.gap = l.Catalog.Count(), l.Table.Count(), l.Failures(), time.Duration(l.Gap.Load())
 	return ctx.Err()
 }
 
@@ -207,7 +210,7 @@ func (s settings) finish(ctx context.Context, c *cluster.Cluster, l *load.Load, 
 		found.Add("recovery", "after %v %s", finishPatience, why)
 	}
 	l.Stop()
-	log := s.readAll(ctx, c, l, found, "")
+	log, table := s.readAll(ctx, c, l, found, "")
 	if log == nil {
 		return
 	}
@@ -234,29 +237,44 @@ func (s settings) finish(ctx context.Context, c *cluster.Cluster, l *load.Load, 
 		found.Add("recovery", "after all nodes were killed: %s", why)
 	}
 	r.answers = l.Answers.Count()
-	r.late = l.Answers.Judge(log)
+	r.late = l.Answers.Judge(log, table)
 	l.Catalog.Judge(time.Minute)
 }
 
-// readAll reads the log through every node, compares it with what was told of it, and returns it.
-func (s settings) readAll(ctx context.Context, c *cluster.Cluster, l *load.Load, found *check.Findings, when string) (log map[uint32][]check.Record) {
+// readAll reads the logs through every node, compares them with what was told of them, and returns them.
+func (s settings) readAll(ctx context.Context, c *cluster.Cluster, l *load.Load, found *check.Findings, when string) (log map[uint32][]check.Record, table map[uint32][]check.Change) {
 	for _, n := range c.Nodes() {
-		var recs map[uint32][]check.Record
-		var err error
-		for end := time.Now().Add(finishPatience); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
-			if recs, err = load.ReadAll(ctx, n, found); err == nil {
-				break
-			}
-		}
+		who := "the log read through " + n.Name + when
+		recs, err := insistRead(ctx, n, found, load.ReadAll)
 		if err != nil {
-			found.Add("recovery", "the log can't be read through %s: %v", n.Name, err)
+			found.Add("recovery", "%s: %v", who, err)
 			continue
 		}
-		l.Ledger.Final("the log read through "+n.Name+when, recs)
-		if log != nil && !maps.EqualFunc(log, recs, func(a, b []check.Record) bool { return slices.Equal(a, b) }) {
-			found.Add("inconsistent-offsets", "the log read through %s isn't what another node gave", n.Name)
+		l.Ledger.Final(who, recs)
+		if log != nil && !maps.EqualFunc(log, recs, slices.Equal) {
+			found.Add("inconsistent-offsets", "%s isn't what another node gave", who)
 		}
 		log = recs
+		if !l.HasTable() {
+			continue
+		}
+		changes, err := insistRead(ctx, n, found, load.ReadTable)
+		if err != nil {
+			found.Add("recovery", "the table's log read through %s%s: %v", n.Name, when, err)
+			continue
+		}
+		l.Table.Final("read through "+n.Name+when, changes)
+		table = changes
 	}
-	return log
+	return log, table
+}
+
+// insistRead reads a log through a node until it succeeds.
+func insistRead[R any](ctx context.Context, n *cluster.Node, found *check.Findings, read func(context.Context, *cluster.Node, *check.Findings) (R, error)) (log R, err error) {
+	for end := time.Now().Add(finishPatience); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if log, err = read(ctx, n, found); err == nil {
+			return log, nil
+		}
+	}
+	return log, err
 }

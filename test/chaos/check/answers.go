@@ -3,7 +3,9 @@ package check
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -12,7 +14,7 @@ import (
 // recomputation over all records up to their tick. It may be used by several goroutines at once.
 //
 // The checks: answer (a query's rows aren't the recomputation), subscription (the rows after a tick's change aren't),
-// balance (the total over all accounts isn't 0), stale (an answer is older than what its session had seen),
+// balance (what must sum to 0 over all accounts doesn't), stale (an answer is older than what its session had seen),
 // subscription-order (a tick comes twice or out of order), negative-weight (a row disappears that wasn't there).
 type Answers struct {
 	f  *Findings
@@ -29,7 +31,8 @@ type answer struct {
 	hash     uint64
 	check    string
 	who      string
-	rows     []Row // nil: not kept
+	point    string // only the rows whose first column is this, if not empty
+	rows     []Row  // nil: not kept
 }
 
 // maxRaw bounds the rows kept as evidence, bytes.
@@ -43,18 +46,24 @@ func (a *Answers) Query(who, relation string, tick, seen uint64, rows []Row) {
 	if tick < seen {
 		a.f.Add("stale", "%s: %s was answered at tick %d, the session had seen %d", who, relation, tick, seen)
 	}
-	if relation == "balance" {
+	if zero := zeroColumn(relation); zero >= 0 {
 		total := int64(0)
 		for _, r := range rows {
-			var account, s int64
-			fmt.Sscanf(strings.ReplaceAll(r, "|", " "), "%d %d", &account, &s)
-			total += s
+			total += number(r, zero)
 		}
 		if total != 0 {
-			a.f.Add("balance", "%s: the total of all accounts is %d at tick %d: %v", who, total, tick, rows)
+			a.f.Add("balance", "%s: %s sums to %d at tick %d: %v", who, relation, total, tick, rows)
 		}
 	}
 	a.add(answer{tick: tick, relation: relation, hash: HashRows(rows), check: "answer", who: who}, rows)
+}
+
+// Point says that a query of an account's rows of a relation was answered.
+func (a *Answers) Point(who, relation string, account int64, tick, seen uint64, rows []Row) {
+	if tick < seen {
+		a.f.Add("stale", "%s: %s was answered at tick %d, the session had seen %d", who, relation, tick, seen)
+	}
+	a.add(answer{tick: tick, relation: relation, hash: HashRows(rows), check: "answer", who: who, point: fmt.Sprint(account)}, rows)
 }
 
 func (a *Answers) add(x answer, rows []Row) {
@@ -71,6 +80,27 @@ func (a *Answers) add(x answer, rows []Row) {
 	a.list = append(a.list, x)
 }
 
+// zeroColumn is the column of a relation whose sum is 0 at any tick, or -1.
+func zeroColumn(relation string) int {
+	if r := relationNamed(relation); r != nil {
+		return r.Zero
+	}
+	return -1
+}
+
+// number is a row's column as a number; NULL is 0.
+func number(r Row, col int) (n int64) {
+	text := strings.Split(r, "|")
+	if col >= len(text) || text[col] == "NULL" {
+		return 0
+	}
+	n, err := strconv.ParseInt(text[col], 10, 64)
+	if err != nil {
+		return math.MaxInt32 // no sum of such is 0
+	}
+	return n
+}
+
 // Count returns how many answers were taken.
 func (a *Answers) Count() int {
 	a.mu.Lock()
@@ -78,28 +108,45 @@ func (a *Answers) Count() int {
 	return len(a.list)
 }
 
-// Judge compares all answers with the recomputation, and returns how many late records the windows have left out.
-func (a *Answers) Judge(log map[uint32][]Record) (late int) {
+// Judge compares all answers with the recomputation over the log of the events and that of the table, and returns how
+// many late records the windows have left out.
+func (a *Answers) Judge(log map[uint32][]Record, table map[uint32][]Change) (late int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	slices.SortStableFunc(a.list, func(x, y answer) int { return cmp.Compare(x.tick, y.tick) })
-	m, recs := newModel(), flatten(log)
+	names := map[string]bool{}
+	for _, x := range a.list {
+		names[x.relation] = true
+	}
+	m := newModel(names)
+	recs := flatten(log, func(r Record) uint64 { return r.Tick })
+	changes := flatten(table, func(c Change) uint64 { return c.Tick })
 	for _, x := range a.list {
 		for len(recs) > 0 && recs[0].Tick <= x.tick {
 			m.apply(recs[0])
 			recs = recs[1:]
 		}
+		for len(changes) > 0 && changes[0].Tick <= x.tick {
+			m.change(changes[0])
+			changes = changes[1:]
+		}
 		r := m.rels[x.relation]
 		if r == nil {
 			panic("no model of " + x.relation)
 		}
-		if x.hash == r.hash {
+		want := r.hash
+		if x.point != "" {
+			want = HashRows(r.point(x.point))
+		}
+		if x.hash == want {
 			continue
 		}
-		if x.rows != nil {
+		if x.point != "" {
+			a.f.Add(x.check, "%s: %s of %s at tick %d %s", x.who, x.relation, x.point, x.tick, differ(x.rows, r.point(x.point)))
+		} else if x.rows != nil {
 			a.f.Add(x.check, "%s: %s at tick %d %s", x.who, x.relation, x.tick, differ(x.rows, r.rows()))
 		} else {
-			a.f.Add(x.check, "%s: %s at tick %d differs from the recomputation, which has %d rows", x.who, x.relation, x.tick, len(r.groups))
+			a.f.Add(x.check, "%s: %s at tick %d differs from the recomputation, which has %d rows", x.who, x.relation, x.tick, len(r.byKey))
 		}
 	}
 	a.judged += len(a.list)
@@ -120,6 +167,8 @@ type Subscription struct {
 	begun    bool
 	counts   map[Row]int64
 	hash     uint64
+	zero     int   // the column that sums to 0, or -1
+	total    int64 // its sum
 }
 
 // Changed is a row with its weight.
@@ -130,7 +179,7 @@ type Changed struct {
 
 // Subscription begins a subscription that starts with the rows as of its first tick.
 func (a *Answers) Subscription(who, relation string) *Subscription {
-	return &Subscription{a: a, who: who, relation: relation, counts: map[Row]int64{}}
+	return &Subscription{a: a, who: who, relation: relation, counts: map[Row]int64{}, zero: zeroColumn(relation)}
 }
 
 // Name says which subscription it is.
@@ -154,6 +203,9 @@ func (s *Subscription) Change(tick uint64, rows []Changed) {
 	for _, r := range rows {
 		s.counts[r.Row] += r.Weight
 		s.hash += uint64(r.Weight) * rowHash(r.Row)
+		if s.zero >= 0 {
+			s.total += r.Weight * number(r.Row, s.zero)
+		}
 	}
 	for _, r := range rows {
 		if n := s.counts[r.Row]; n < 0 {
@@ -161,6 +213,9 @@ func (s *Subscription) Change(tick uint64, rows []Changed) {
 		} else if n == 0 {
 			delete(s.counts, r.Row)
 		}
+	}
+	if s.total != 0 {
+		s.a.f.Add("balance", "%s: %s sums to %d after tick %d", s.who, s.relation, s.total, tick)
 	}
 	s.a.add(answer{tick: tick, relation: s.relation, hash: s.hash, check: "subscription", who: s.who}, s.few())
 }

@@ -24,13 +24,13 @@ type CatalogOp struct {
 	Create bool // else drop
 }
 
-// CatalogOutcome is how a statement ended.
-type CatalogOutcome int
+// Outcome is how a statement ended.
+type Outcome int
 
 const (
-	Done    CatalogOutcome = iota // it changed the catalog
-	Refused                       // it exists already, or doesn't exist
-	Unknown                       // its outcome isn't known: it may take effect at any time, or never
+	Done    Outcome = iota // it took effect
+	Refused                // it had none: what it makes exists already, or what it changes doesn't exist
+	Unknown                // its outcome isn't known: it may take effect at any time, or never
 )
 
 // NewCatalog returns an empty history.
@@ -40,7 +40,7 @@ func NewCatalog(f *Findings) *Catalog { return &Catalog{f: f, start: time.Now()}
 func (c *Catalog) Now() time.Duration { return time.Since(c.start) }
 
 // Op adds an operation with its time of call and of return.
-func (c *Catalog) Op(client int, op CatalogOp, out CatalogOutcome, called, returned time.Duration) {
+func (c *Catalog) Op(client int, op CatalogOp, out Outcome, called, returned time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	x := porcupine.Operation{ClientId: client, Input: op, Output: out, Call: int64(called), Return: int64(returned)}
@@ -76,7 +76,7 @@ var catalogModel = porcupine.Model{
 	Step: func(state, input, output any) (bool, any) {
 		exists, op := state.(bool), input.(CatalogOp)
 		can := exists != op.Create
-		switch output.(CatalogOutcome) {
+		switch output.(Outcome) {
 		case Done:
 			return can, op.Create
 		case Refused:
@@ -90,7 +90,7 @@ var catalogModel = porcupine.Model{
 		if op.Create {
 			verb = "create"
 		}
-		return fmt.Sprintf("%s %s: %s", verb, op.Name, [...]string{"done", "refused", "unknown"}[output.(CatalogOutcome)])
+		return fmt.Sprintf("%s %s: %s", verb, op.Name, [...]string{"done", "refused", "unknown"}[output.(Outcome)])
 	},
 }
 

@@ -178,7 +178,7 @@ func TestAnswers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHistory(60)
 			c.do(h)
-			h.answers.Judge(h.log)
+			h.answers.Judge(h.log, nil)
 			h.expect(t, c.check)
 		})
 	}
@@ -241,7 +241,7 @@ func TestSubscription(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHistory(60)
 			h.subscribe(c.edit)
-			h.answers.Judge(h.log)
+			h.answers.Judge(h.log, nil)
 			h.expect(t, c.check)
 		})
 	}
@@ -257,7 +257,7 @@ func TestCatalog(t *testing.T) {
 	create, drop := CatalogOp{"x", true}, CatalogOp{"x", false}
 	type op struct {
 		op     CatalogOp
-		out    CatalogOutcome
+		out    Outcome
 		called time.Duration
 		ended  time.Duration
 	}

@@ -15,7 +15,6 @@ type Event struct{ Producer, Seq uint32 }
 const (
 	KeysPerProducer = 6
 	Accounts        = 8
-	WindowSize      = 10 * time.Second
 	Delay           = 2 * time.Second // of the watermark
 	step            = 20 * time.Millisecond
 )

@@ -10,21 +10,6 @@ import (
 	"time"
 )
 
-// Relations are the views and queries that the model can recompute, with the statement that makes each. Balance needs
-// UNION ALL.
-var Relations = map[string]string{
-	"by_key":  "SELECT k, count(*) AS n, sum(v) AS s, max(n) AS top FROM ev GROUP BY k",
-	"windows": "SELECT window_start, count(*) AS n, sum(v) AS s FROM TUMBLE(ev, ts, INTERVAL '10 seconds') GROUP BY window_start, window_end",
-	"credits": "SELECT dst, count(*) AS n, sum(v) AS s FROM ev GROUP BY dst",
-	"debits":  "SELECT src, count(*) AS n, sum(v) AS s FROM ev GROUP BY src",
-	"balance": "SELECT a, sum(d) AS s FROM (SELECT dst AS a, v AS d FROM ev UNION ALL SELECT src AS a, -v AS d FROM ev) AS legs GROUP BY a",
-	"whole":   "SELECT count(*) AS n, sum(v) AS s, max(n) AS top FROM ev",
-}
-
-// CreateStream makes the stream of the events.
-const CreateStream = `CREATE STREAM ev (p BIGINT, n BIGINT, k TEXT, src BIGINT, dst BIGINT, v BIGINT, ts TIMESTAMPTZ,
-	WATERMARK FOR ts AS ts - INTERVAL '2 seconds') WITH (format = 'json', key = 'k')`
-
 // Row is a row as text, its columns separated by |.
 type Row = string
 
@@ -55,91 +40,124 @@ func (g group) add(v, seq int64) group {
 	return group{g.n + 1, g.s + v, g.top}
 }
 
+// relation is the rows of a relation, each under a key of its own.
 type relation struct {
-	groups map[string]group
-	text   func(key string, g group) Row
-	hash   uint64
+	byKey map[string]Row
+	hash  uint64
 }
 
-func (r *relation) add(key string, v, seq int64) {
-	old, was := r.groups[key]
+// set makes row the one of key; an empty one takes it away.
+func (r *relation) set(key string, row Row) {
+	old, was := r.byKey[key]
 	if was {
-		r.hash -= rowHash(r.text(key, old))
-	}
-	g := old.add(v, seq)
-	r.groups[key] = g
-	r.hash += rowHash(r.text(key, g))
-}
-
-func (r *relation) rows() []Row {
-	out := make([]Row, 0, len(r.groups))
-	for k, g := range r.groups {
-		out = append(out, r.text(k, g))
-	}
-	slices.Sort(out)
-	return out
-}
-
-// model is the batch recomputation: every relation over the records applied so far.
-type model struct {
-	rels  map[string]*relation
-	marks map[uint32]int64 // by partition: the highest event time so far, microseconds
-	late  int
-}
-
-func newModel() *model {
-	m := &model{rels: map[string]*relation{}, marks: map[uint32]int64{}}
-	countSumTop := func(k string, g group) Row { return fmt.Sprintf("%s|%d|%d|%d", k, g.n, g.s, g.top) }
-	countSum := func(k string, g group) Row { return fmt.Sprintf("%s|%d|%d", k, g.n, g.s) }
-	m.rels["by_key"] = &relation{text: countSumTop}
-	m.rels["windows"] = &relation{text: countSum}
-	m.rels["credits"] = &relation{text: countSum}
-	m.rels["debits"] = &relation{text: countSum}
-	m.rels["balance"] = &relation{text: func(k string, g group) Row { return fmt.Sprintf("%s|%d", k, g.s) }}
-	m.rels["whole"] = &relation{text: func(_ string, g group) Row {
-		if g.n == 0 {
-			return "0|NULL|NULL"
+		if old == row {
+			return
 		}
-		return fmt.Sprintf("%d|%d|%d", g.n, g.s, g.top)
-	}}
-	for _, r := range m.rels {
-		r.groups = map[string]group{}
+		r.hash -= rowHash(old)
+		delete(r.byKey, key)
 	}
-	whole := m.rels["whole"]
-	whole.groups[""], whole.hash = group{}, rowHash(whole.text("", group{}))
+	if row != "" {
+		r.byKey[key] = row
+		r.hash += rowHash(row)
+	}
+}
+
+func (r *relation) rows() []Row { return slices.Sorted(maps.Values(r.byKey)) }
+
+// point returns the rows whose first column is key.
+func (r *relation) point(key string) (rows []Row) {
+	for _, row := range r.byKey {
+		if first, _, _ := strings.Cut(row, "|"); first == key {
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+// follower brings a relation up to date with an event or a table's change, which the model has applied. Either may be nil.
+type follower struct {
+	event  func(arrived)
+	change func(Change)
+}
+
+// arrived is an event in the log, taken apart once for all relations.
+type arrived struct {
+	key           string
+	producer, seq int64
+	from, to      int64
+	amount        int64
+	at            int64 // its event time
+	mark          int64 // the highest event time of the records before it in its partition
+	marked        bool  // there are such
+}
+
+// model is the batch recomputation: every relation that is asked for, over the records applied so far.
+type model struct {
+	rels      map[string]*relation
+	followers []follower
+
+	all     group
+	in, out map[int64]group  // by account
+	table   map[int64]Change // by account: the rows of the table
+	marks   map[uint32]int64 // by partition: the highest event time so far, microseconds
+	late    int
+}
+
+// newModel returns a model of the relations named.
+func newModel(names map[string]bool) *model {
+	m := &model{rels: map[string]*relation{}, in: map[int64]group{}, out: map[int64]group{}, table: map[int64]Change{}, marks: map[uint32]int64{}}
+	for _, r := range Relations {
+		if names[r.Name] {
+			rel := &relation{byKey: map[string]Row{}}
+			m.rels[r.Name] = rel
+			m.followers = append(m.followers, r.follow(m, rel))
+		}
+	}
 	return m
 }
 
 // apply takes the next record; those of one partition come in the order of their offsets.
 func (m *model) apply(r Record) {
 	e := r.Event
-	v, seq := e.Amount(), int64(e.Seq)
-	m.rels["by_key"].add(e.Key(), v, seq)
-	m.rels["credits"].add(fmt.Sprint(e.To()), v, seq)
-	m.rels["debits"].add(fmt.Sprint(e.From()), v, seq)
-	m.rels["balance"].add(fmt.Sprint(e.To()), v, seq)
-	m.rels["balance"].add(fmt.Sprint(e.From()), -v, seq)
-	m.rels["whole"].add("", v, seq)
-	size := WindowSize.Microseconds()
-	at := e.Micros()
-	start := at - at%size
-	if mark, ok := m.marks[r.Partition]; ok && start+size <= mark-Delay.Microseconds() {
-		m.late++ // the window had ended for the records before it in its partition
-	} else {
-		m.rels["windows"].add(FormatTime(start), v, seq)
+	x := arrived{key: e.Key(), producer: int64(e.Producer), seq: int64(e.Seq), from: e.From(), to: e.To(), amount: e.Amount(), at: e.Micros()}
+	x.mark, x.marked = m.marks[r.Partition]
+	m.marks[r.Partition] = max(x.mark, x.at)
+	if _, ok := x.tumble(); !ok {
+		m.late++
 	}
-	m.marks[r.Partition] = max(m.marks[r.Partition], at)
+	m.all = m.all.add(x.amount, x.seq)
+	m.in[x.to] = m.in[x.to].add(x.amount, x.seq)
+	m.out[x.from] = m.out[x.from].add(x.amount, x.seq)
+	for _, f := range m.followers {
+		if f.event != nil {
+			f.event(x)
+		}
+	}
+}
+
+// change takes the next record of the table; those of one partition come in the order of their offsets.
+func (m *model) change(c Change) {
+	if c.Deleted {
+		delete(m.table, c.Account)
+	} else {
+		m.table[c.Account] = c
+	}
+	for _, f := range m.followers {
+		if f.change != nil {
+			f.change(c)
+		}
+	}
 }
 
 // FormatTime is how rows have times.
 func FormatTime(micros int64) string { return time.UnixMicro(micros).UTC().Format(time.RFC3339Nano) }
 
 // flatten sorts the log of all partitions by tick; within a tick partition by partition, in the order of the offsets.
-func flatten(log map[uint32][]Record) (out []Record) {
+func flatten[R any](log map[uint32][]R, tick func(R) uint64) (out []R) {
 	for _, p := range slices.Sorted(maps.Keys(log)) {
 		out = append(out, log[p]...)
 	}
-	slices.SortStableFunc(out, func(a, b Record) int { return cmp.Compare(a.Tick, b.Tick) })
+	slices.SortStableFunc(out, func(a, b R) int { return cmp.Compare(tick(a), tick(b)) })
 	return out
 }
 

@@ -153,12 +153,15 @@ func (c *Cluster) JoinAll() (err error) {
 // Small returns the nodes whose disk can be filled.
 func (c *Cluster) Small() (out []*Node) {
 	for _, n := range c.Nodes() {
-		if n.small {
+		if n.Small() {
 			out = append(out, n)
 		}
 	}
 	return out
 }
+
+// Small tells whether the node's disk can be filled.
+func (n *Node) Small() bool { return n.small }
 
 // Fill leaves the disk of a node with a small one with so many bytes; Empty gives the room back.
 func (n *Node) Fill(leave int64) error {
@@ -195,8 +198,11 @@ func (c *Cluster) Describe(ctx context.Context) (*millracev1.DescribeResponse, e
 			resp, err = millracev1.NewClusterClient(conn).Describe(ctx, &millracev1.DescribeRequest{})
 			return err
 		})
-		if err == nil && len(resp.Partitions) > 0 {
-			return resp, nil
+		if err == nil {
+			if len(resp.Partitions) > 0 {
+				return resp, nil
+			}
+			err = fmt.Errorf("%s knows of no partitions yet", n.Name)
 		}
 	}
 	return nil, err

@@ -26,29 +26,33 @@ const askPatience = 20 * time.Second
 // execute runs one statement on one node and returns its rows and the tick that it read at. conn nil: over a connection
 // of its own.
 func execute(ctx context.Context, n *cluster.Node, conn *grpc.ClientConn, sql string, seen uint64) (rows []check.Row, tick uint64, err error) {
+	rows, done, err := complete(ctx, n, conn, sql, seen)
+	return rows, done.GetTick(), err
+}
+
+func complete(ctx context.Context, n *cluster.Node, conn *grpc.ClientConn, sql string, seen uint64) (rows []check.Row, done *millracev1.Complete, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
 	if conn == nil {
 		if conn, err = direct(n); err != nil {
-			return nil, 0, err
+			return nil, nil, err
 		}
 		defer conn.Close()
 	}
 	call, err := millracev1.NewSqlClient(conn).Execute(ctx, &millracev1.ExecuteRequest{Sql: sql, SeenTick: seen})
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
-	complete := false
 	for {
 		m, err := call.Recv()
 		if errors.Is(err, io.EOF) {
-			if !complete {
-				return nil, 0, errors.New("the answer ended before it was complete")
+			if done == nil {
+				return nil, nil, errors.New("the answer ended before it was complete")
 			}
-			return rows, tick, nil
+			return rows, done, nil
 		}
 		if err != nil {
-			return nil, 0, err
+			return nil, nil, err
 		}
 		switch k := m.Kind.(type) {
 		case *millracev1.ExecuteResponse_Rows:
@@ -56,7 +60,7 @@ func execute(ctx context.Context, n *cluster.Node, conn *grpc.ClientConn, sql st
 				rows = append(rows, rowText(r))
 			}
 		case *millracev1.ExecuteResponse_Complete:
-			tick, complete = k.Complete.Tick, true
+			done = k.Complete
 		}
 	}
 }
@@ -92,7 +96,6 @@ func valuesText(values []record.Value) check.Row {
 // ask asks one node after the other question, all in one session, and tells what it answered. Half of the time the
 // session has seen the newest acknowledgement: what was written is to be read.
 func (l *Load) ask(ctx context.Context, i int) {
-	questions := append([]string{"whole"}, l.relations...)
 	seen := uint64(0)
 	var conn *grpc.ClientConn
 	var node *cluster.Node
@@ -117,16 +120,17 @@ func (l *Load) ask(ctx context.Context, i int) {
 		if rand.IntN(2) == 0 {
 			seen = max(seen, l.newest.Load())
 		}
-		if tick, ok := l.question(ctx, node, conn, questions[rand.IntN(len(questions))], seen); ok {
+		if tick, ok := l.question(ctx, node, conn, l.relations[rand.IntN(len(l.relations))], seen); ok {
 			seen = max(seen, tick)
 		}
 	}
 }
 
-func (l *Load) question(ctx context.Context, n *cluster.Node, conn *grpc.ClientConn, relation string, seen uint64) (tick uint64, ok bool) {
-	sql := check.Relations[relation]
-	if relation != "whole" {
-		sql = "SELECT * FROM " + relation
+func (l *Load) question(ctx context.Context, n *cluster.Node, conn *grpc.ClientConn, r check.Relation, seen uint64) (tick uint64, ok bool) {
+	sql, account := r.Ask(), int64(-1)
+	if r.Point != "" && rand.IntN(2) == 0 {
+		account = rand.Int64N(check.TableAccounts)
+		sql = r.AskPoint(account)
 	}
 	rows, tick, err := execute(ctx, n, conn, sql, seen)
 	if err != nil {
@@ -136,7 +140,11 @@ func (l *Load) question(ctx context.Context, n *cluster.Node, conn *grpc.ClientC
 		}
 		return 0, false
 	}
-	l.Answers.Query("node "+n.Name, relation, tick, seen, rows)
+	if account >= 0 {
+		l.Answers.Point("node "+n.Name, r.Name, account, tick, seen, rows)
+	} else {
+		l.Answers.Query("node "+n.Name, r.Name, tick, seen, rows)
+	}
 	return tick, true
 }
 
@@ -152,13 +160,13 @@ func (l *Load) definite(what string, err error) {
 func (l *Load) AskAll(ctx context.Context, patience time.Duration) string {
 	end := time.Now().Add(patience)
 	for _, n := range l.c.Nodes() {
-		for _, r := range append([]string{"whole"}, l.relations...) {
+		for _, r := range l.relations {
 			for {
 				if _, ok := l.question(ctx, n, nil, r, l.newest.Load()); ok {
 					break
 				}
 				if time.Now().After(end) || ctx.Err() != nil {
-					return fmt.Sprintf("node %s doesn't answer %s: %v", n.Name, r, l.Failures())
+					return fmt.Sprintf("node %s doesn't answer %s: %v", n.Name, r.Name, l.Failures())
 				}
 				sleep(ctx, 200*time.Millisecond)
 			}

@@ -27,12 +27,14 @@ type Config struct {
 	Pollers   int
 	Rate      int // records per second of each producer
 	AskEvery  time.Duration
-	Names     int // of things that are created and dropped
+	Seed      uint64 // of the choice of views
+	Views     int    // besides the core, 0: all
+	Names     int    // of things that are created and dropped
 }
 
 // DefaultConfig is what a run has unless told otherwise.
 func DefaultConfig() Config {
-	return Config{Producers: 4, Pollers: 3, Rate: 150, AskEvery: 60 * time.Millisecond, Names: 4}
+	return Config{Producers: 4, Pollers: 3, Rate: 150, AskEvery: 60 * time.Millisecond, Names: 4, Views: 5}
 }
 
 // Load is a running workload.
@@ -43,7 +45,8 @@ type Load struct {
 	Ledger    *check.Ledger
 	Answers   *check.Answers
 	Catalog   *check.Catalog
-	relations []string // that are materialized views here
+	Table     *check.Statements
+	relations []check.Relation // that exist here
 
 	newest  atomic.Uint64 // the highest tick of an acknowledgement
 	lastAck atomic.Int64  // when, nanoseconds
@@ -86,31 +89,40 @@ func (l *Load) Failures() map[string]int {
 
 // New returns a workload for a cluster.
 func New(cfg Config, c *cluster.Cluster, f *check.Findings) *Load {
-	return &Load{cfg: cfg, c: c, f: f, Ledger: check.NewLedger(f), Answers: check.NewAnswers(f), Catalog: check.NewCatalog(f),
+	return &Load{cfg: cfg, c: c, f: f, Ledger: check.NewLedger(f), Answers: check.NewAnswers(f), Catalog: check.NewCatalog(f), Table: check.NewStatements(f),
 		subs: map[subscriber]*check.Subscription{}}
 }
 
-// Relations are the views that exist.
-func (l *Load) Relations() []string { return l.relations }
+// Relations are the names of what exists.
+func (l *Load) Relations() (names []string) {
+	for _, r := range l.relations {
+		names = append(names, r.Name)
+	}
+	return names
+}
 
-// Setup makes the stream and its views. It returns those that the dialect doesn't have yet.
+// HasTable tells whether the table exists.
+func (l *Load) HasTable() bool { return slices.Contains(l.Relations(), check.TableName) }
+
+// Setup makes the stream, and the core and some of the other relations. It returns those that the dialect doesn't have.
 func (l *Load) Setup(ctx context.Context) (missing []string, err error) {
 	if err := l.insist(ctx, check.CreateStream); err != nil {
 		return nil, err
 	}
-	for _, name := range slices.Sorted(maps.Keys(check.Relations)) {
-		if name == "whole" {
-			continue // asked ad hoc
+	for _, r := range check.Choose(l.cfg.Seed, l.cfg.Views) {
+		if sql := r.Create(); sql != "" {
+			err := l.insist(ctx, sql)
+			if status.Code(err) == codes.Unimplemented {
+				missing = append(missing, r.Name)
+				continue
+			} else if err != nil {
+				return nil, fmt.Errorf("%s: %w", r.Name, err)
+			}
 		}
-		err := l.insist(ctx, "CREATE MATERIALIZED VIEW "+name+" AS "+check.Relations[name])
-		switch status.Code(err) {
-		case codes.OK:
-			l.relations = append(l.relations, name)
-		case codes.Unimplemented:
-			missing = append(missing, name)
-		default:
-			return nil, fmt.Errorf("view %s: %w", name, err)
-		}
+		l.relations = append(l.relations, r)
+	}
+	if l.HasTable() {
+		return missing, l.insist(ctx, fillTable)
 	}
 	return missing, nil
 }
@@ -151,10 +163,24 @@ func (l *Load) Start(ctx context.Context) {
 	for i := range l.cfg.Pollers {
 		l.rest.Go(func() { l.poll(rest, i) })
 	}
-	for i := range l.c.Nodes() {
+	nodes := len(l.c.Nodes())
+	for i := range nodes {
 		l.rest.Go(func() { l.ask(rest, i) })
-		for _, r := range l.relations {
-			l.rest.Go(func() { l.subscribe(rest, i, r) })
+	}
+	for k, r := range l.relations {
+		switch {
+		case r.Kind == check.AdHoc:
+		case r.Core:
+			for i := range nodes {
+				l.rest.Go(func() { l.subscribe(rest, i, r.Name) })
+			}
+		default:
+			l.rest.Go(func() { l.subscribe(rest, k, r.Name) })
+		}
+	}
+	if l.HasTable() {
+		for i := range 2 {
+			l.producing.Go(func() { l.changeTable(producing, i) })
 		}
 	}
 	for i := range 3 {

@@ -55,33 +55,54 @@ func (l *Load) follow(ctx context.Context, c *client.Client, p *check.Poll, at m
 	}
 }
 
-// ReadAll reads the whole log through one node.
+// ReadAll reads the whole log of the events through one node.
 func ReadAll(ctx context.Context, n *cluster.Node, f *check.Findings) (map[uint32][]check.Record, error) {
+	out := map[uint32][]check.Record{}
+	return out, readLog(ctx, n, "ev", func(r *millracev1.ReadRecord) {
+		e, err := check.ParseEvent(r.Value)
+		if err != nil {
+			f.Add("phantom", "partition %d, offset %d: %v", r.Partition, r.Offset, err)
+			return
+		}
+		out[r.Partition] = append(out[r.Partition], check.Record{Partition: r.Partition, Offset: r.Offset, Tick: r.Tick, Event: e})
+	})
+}
+
+// ReadTable reads the whole log of the table through one node.
+func ReadTable(ctx context.Context, n *cluster.Node, f *check.Findings) (map[uint32][]check.Change, error) {
+	out := map[uint32][]check.Change{}
+	return out, readLog(ctx, n, check.TableName, func(r *millracev1.ReadRecord) {
+		c, err := check.ParseChange(r.Key, r.Value)
+		if err != nil {
+			f.Add("phantom", "the table's partition %d, offset %d: %v", r.Partition, r.Offset, err)
+			return
+		}
+		c.Partition, c.Offset, c.Tick = r.Partition, r.Offset, r.Tick
+		out[r.Partition] = append(out[r.Partition], c)
+	})
+}
+
+// readLog gives every record of a log, as it is now, to fn.
+func readLog(ctx context.Context, n *cluster.Node, stream string, fn func(*millracev1.ReadRecord)) error {
 	conn, err := direct(n)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer conn.Close()
-	call, err := millracev1.NewLogClient(conn).Read(ctx, &millracev1.ReadRequest{Stream: "ev"})
+	call, err := millracev1.NewLogClient(conn).Read(ctx, &millracev1.ReadRequest{Stream: stream})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	out := map[uint32][]check.Record{}
 	for {
 		m, err := call.Recv()
 		if errors.Is(err, io.EOF) {
-			return out, nil
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, r := range m.Records {
-			e, err := check.ParseEvent(r.Value)
-			if err != nil {
-				f.Add("phantom", "partition %d, offset %d: %v", r.Partition, r.Offset, err)
-				continue
-			}
-			out[r.Partition] = append(out[r.Partition], check.Record{Partition: r.Partition, Offset: r.Offset, Tick: r.Tick, Event: e})
+			fn(r)
 		}
 	}
 }

@@ -35,6 +35,7 @@ func (n *Nemesis) replace(ctx context.Context, node *cluster.Node) error {
 	}
 	// Its name is free once the cluster holds the old member for dead; until then the newcomer is refused, and tries again.
 	node.MayBeDamaged(true)
+	defer node.MayBeDamaged(false)
 	end := time.Now().Add(healPatience)
 	for {
 		err := restart(node)
@@ -166,9 +167,7 @@ func flipBit(name string, at int64, mask byte) error {
 
 // fullDisk fills a node's disk, wholly or up to a little, and makes room again. The node may end, saying so: then it is
 // started again with room.
-func fullDisk(ctx context.Context, n *Nemesis, _ *cluster.Node, rng *rand.Rand) error {
-	small := n.c.Small()
-	node := small[rng.IntN(len(small))]
+func fullDisk(ctx context.Context, n *Nemesis, node *cluster.Node, rng *rand.Rand) error {
 	leave := []int64{0, 1 << 16, 4 << 20, 64 << 20}[rng.IntN(4)]
 	n.logf("%s has %d bytes left", node.Name, leave)
 	node.MayBeDamaged(true)

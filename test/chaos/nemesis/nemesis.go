@@ -52,30 +52,33 @@ type kind struct {
 	// strike disturbs one node until it is over. Its randomness comes from rng alone.
 	strike func(ctx context.Context, n *Nemesis, node *cluster.Node, rng *rand.Rand) error
 	whole  bool // of the whole cluster: nothing else goes on meanwhile
+	suits  func(node *cluster.Node) bool
 }
 
 func always(*Nemesis) bool { return true }
+
+func anyNode(*cluster.Node) bool { return true }
 
 func kinds() []kind {
 	cuts := func(n *Nemesis) bool { return n.c.CanCut() }
 	switches := func(n *Nemesis) bool { return n.cfg.Switches }
 	return []kind{
-		{"kill", 12, always, kill, false},
-		{"term", 6, always, term, false},
-		{"pause", 8, always, pause, false},
-		{"cut", 6, cuts, cutFull, false},
-		{"cut-one-way", 6, cuts, cutOneWay, false},
-		{"cut-pair", 4, cuts, cutPair, false},
-		{"flap", 4, cuts, flap, false},
-		{"slow-disk", 4, switches, slowDisk, false},
-		{"failing-disk", 3, switches, failingDisk, false},
-		{"clock", 5, switches, clock, false},
-		{"full-disk", 3, func(n *Nemesis) bool { return len(n.c.Small()) > 0 }, fullDisk, false},
-		{"kill-all", 3, always, killAll, true},
-		{"rolling", 2, always, rolling, true},
-		{"wipe", 3, always, wipe, true},
-		{"flip", 4, always, flip, true},
-		{"grow", 2, always, grow, true},
+		{"kill", 12, always, kill, false, anyNode},
+		{"term", 6, always, term, false, anyNode},
+		{"pause", 8, always, pause, false, anyNode},
+		{"cut", 6, cuts, cutFull, false, anyNode},
+		{"cut-one-way", 6, cuts, cutOneWay, false, anyNode},
+		{"cut-pair", 4, cuts, cutPair, false, anyNode},
+		{"flap", 4, cuts, flap, false, anyNode},
+		{"slow-disk", 4, switches, slowDisk, false, anyNode},
+		{"failing-disk", 3, switches, failingDisk, false, anyNode},
+		{"clock", 5, switches, clock, false, anyNode},
+		{"full-disk", 3, func(n *Nemesis) bool { return len(n.c.Small()) > 0 }, fullDisk, false, (*cluster.Node).Small},
+		{"kill-all", 3, always, killAll, true, anyNode},
+		{"rolling", 2, always, rolling, true, anyNode},
+		{"wipe", 3, always, wipe, true, anyNode},
+		{"flip", 4, always, flip, true, anyNode},
+		{"grow", 2, always, grow, true, anyNode},
 	}
 }
 
@@ -144,7 +147,7 @@ func (n *Nemesis) strike(ctx context.Context, k kind, pick uint64, rng *rand.Ran
 	if ctx.Err() != nil {
 		return
 	}
-	node := n.take(pick)
+	node := n.take(pick, k.suits)
 	if node == nil {
 		return
 	}
@@ -159,13 +162,13 @@ func (n *Nemesis) strike(ctx context.Context, k kind, pick uint64, rng *rand.Ran
 	n.logf("%s %s is over", k.name, node.Name)
 }
 
-// take picks a node that no other fault has.
-func (n *Nemesis) take(pick uint64) *cluster.Node {
+// take picks a node that suits and that no other fault has; nil where there is none.
+func (n *Nemesis) take(pick uint64, suits func(*cluster.Node) bool) *cluster.Node {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var free []*cluster.Node
 	for _, o := range n.c.Nodes() {
-		if !n.busy[o] {
+		if !n.busy[o] && suits(o) {
 			free = append(free, o)
 		}
 	}

@@ -92,7 +92,7 @@ func grow(ctx context.Context, n *Nemesis, node *cluster.Node, rng *rand.Rand) e
 	if why := n.heal(ctx); why != "" {
 		return fmt.Errorf("before it: %s", why)
 	}
-	added, err := n.c.Add(false)
+	added, err := n.c.Add(node.Small()) // it will take that one's place
 	if err != nil {
 		return err
 	}
