@@ -34,7 +34,7 @@ func pick(list []string, k uint64) *field {
 
 // columnsOf are the columns of a kind, in the order of JSON lines: event_type, dateTime, then the kind's own.
 func columnsOf(kind Kind) []column {
-	time := number(func(_ *tables, e event) uint64 { return e.millis() })
+	time := &field{number: func(_ *tables, e event) uint64 { return e.millis() }, all: allTimes}
 	all := []column{
 		{"n", record.BigInt, every(number(func(_ *tables, e event) uint64 { return e.n }))},
 		{"event_type", record.BigInt, every(number(func(_ *tables, e event) uint64 { return uint64(KindOf(e.n)) }))},
@@ -58,6 +58,24 @@ func columnsOf(kind Kind) []column {
 		}
 	}
 	return out
+}
+
+// allTimes divides only where the events have a gap.
+func allTimes(_ *tables, events []event, out []int64) {
+	var n, at, left uint64 // at milliseconds, and left/rate of one, after the beginning; of event n
+	for i := range out {
+		e := &events[i]
+		if i > 0 && e.n == n+1 && e.rate >= 1000 {
+			if left += 1000; left >= e.rate {
+				left -= e.rate
+				at++
+			}
+		} else {
+			at, left = e.n*1000/e.rate, e.n*1000%e.rate
+		}
+		n = e.n
+		out[i] = int64((baseTime + at) * 1000)
+	}
 }
 
 func every(f *field) [3]*field { return [3]*field{f, f, f} }
@@ -149,24 +167,30 @@ func auctionExtra(t *tables, e event, dst []byte) []byte {
 
 func bidColumns() []column {
 	return []column{
-		only(Bid, "auction", record.BigInt, number(func(_ *tables, e event) uint64 {
-			a := e.auction()
-			if e.below(0, 2) > 0 {
-				return firstID + a - a%100
-			}
-			low := uint64(0)
-			if a > 100 {
-				low = a - 100
-			}
-			return firstID + low + e.below(1, a-low+11)
-		})),
-		only(Bid, "bidder", record.BigInt, number(func(_ *tables, e event) uint64 {
-			if p := e.person(); e.below(2, 4) > 0 {
-				return firstID + p - p%100 + 1
-			}
-			return firstID + e.anyPerson(3)
-		})),
-		only(Bid, "price", record.BigInt, number(func(t *tables, e event) uint64 { return t.price(e, 4) })),
+		only(Bid, "auction", record.BigInt, &field{
+			number: func(_ *tables, e event) uint64 { return bidAuction(e) },
+			all: func(_ *tables, events []event, out []int64) {
+				for i := range out {
+					out[i] = int64(bidAuction(events[i]))
+				}
+			},
+		}),
+		only(Bid, "bidder", record.BigInt, &field{
+			number: func(_ *tables, e event) uint64 { return bidder(e) },
+			all: func(_ *tables, events []event, out []int64) {
+				for i := range out {
+					out[i] = int64(bidder(events[i]))
+				}
+			},
+		}),
+		only(Bid, "price", record.BigInt, &field{
+			number: func(t *tables, e event) uint64 { return t.price(e, 4) },
+			all: func(t *tables, events []event, out []int64) {
+				for i := range out {
+					out[i] = int64(t.price(events[i], 4))
+				}
+			},
+		}),
 		only(Bid, "channel", record.Text, texts(func(_ *tables, e event, dst []byte) []byte {
 			c := channel(e)
 			if c >= hotChannel {
@@ -176,6 +200,26 @@ func bidColumns() []column {
 		})),
 		only(Bid, "url", record.Text, texts(func(t *tables, e event, dst []byte) []byte { return append(dst, t.url(channel(e))...) })),
 	}
+}
+
+// bidAuction is one of the last hundred auctions, or of the next ten; every other bid is on the newest hundredth.
+func bidAuction(e event) uint64 {
+	a := e.auction()
+	if e.below(0, 2) > 0 {
+		return firstID + a - a%100
+	}
+	low := uint64(0)
+	if a > 100 {
+		low = a - 100
+	}
+	return firstID + low + e.below(1, a-low+11)
+}
+
+func bidder(e event) uint64 {
+	if p := e.person(); e.below(2, 4) > 0 {
+		return firstID + p - p%100 + 1
+	}
+	return firstID + e.anyPerson(3)
 }
 
 func bidExtraText(t *tables, e event, dst []byte) []byte {

@@ -38,6 +38,7 @@ func (n *Node) compose() error {
 	}
 	n.metrics = newMetrics(n)
 	n.dead = newDeadCounts()
+	n.generator = newGenerator(n)
 	n.router = newRouter(n.id, n.host, n.peers, n.catalog, n.log)
 	n.ingest = &ingest{n: n, batcher: newBatcher(n)}
 	n.http = n.newHTTP()

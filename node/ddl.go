@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/dataflow"
+	"github.com/millrace/millrace/datagen"
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
 	"github.com/millrace/millrace/plan"
@@ -36,7 +37,10 @@ func (s *session) createStream(ctx context.Context, st *sql.CreateStream) (strin
 		return "", err
 	}
 	// What only the codec can judge, such as a protobuf descriptor, is judged before the stream exists.
-	if _, err := record.NewDecoder(def, nil); err != nil {
+	if def.Source != nil {
+		def.Source.Partitions = uint32(s.n.catalog().partitions())
+	}
+	if _, err := datagen.NewDecoder(def, nil); err != nil {
 		return "", err
 	}
 	res, err := s.propose(ctx, &internalv1.Command{Op: &internalv1.Command_CreateStream{CreateStream: &internalv1.CreateStream{

@@ -127,6 +127,10 @@ func (s *ingest) start(ctx context.Context, req *millracev1.AppendRequest, forwa
 		refuse(err)
 		return
 	}
+	if def.Source != nil {
+		refuse(fault.SQL(fault.Invalid, "42809", "stream %q has a source, which makes its records; none can be appended", def.Name).WithReason("HAS_SOURCE"))
+		return
+	}
 	seen := ids.Tick(req.SeenTick)
 	if err := s.n.checkSeenTick(seen); err != nil {
 		refuse(err)

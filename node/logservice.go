@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/millrace/millrace/datagen"
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
 	"github.com/millrace/millrace/partition"
@@ -259,19 +260,25 @@ func (n *Node) recordsHere(ctx context.Context, req *internalv1.RecordsRequest, 
 
 // splitter turns batches into the records of an answer.
 type splitter struct {
-	p    ids.PartitionID
-	dead *record.Decoder // set when only dead letters are wanted
-	skip *record.Delta
-	why  map[uint64]string // of the dead letters of a batch, by offset
+	p     ids.PartitionID
+	lines *datagen.Lines  // of a stream with a source
+	dead  *record.Decoder // set when only dead letters are wanted
+	skip  *record.Delta
+	why   map[uint64]string // of the dead letters of a batch, by offset
 }
 
 func newSplitter(def *millracev1.Stream, p ids.PartitionID, dead bool) (*splitter, error) {
 	s := &splitter{p: p}
+	var err error
+	if def.Source != nil {
+		if s.lines, err = datagen.NewLines(def); err != nil {
+			return nil, err
+		}
+	}
 	if !dead {
 		return s, nil
 	}
-	var err error
-	if s.dead, err = record.NewDecoder(def, nil); err != nil {
+	if s.dead, err = datagen.NewDecoder(def, nil); err != nil {
 		return nil, err
 	}
 	s.skip = record.NewDelta(s.dead.Schema(), 0)
@@ -295,16 +302,9 @@ func (s *splitter) records(b *internalv1.RecordsResponse, from uint64, emit func
 			return err
 		}
 	}
-	resp, size := &millracev1.ReadResponse{}, 0
-	flush := func(next uint64) error {
-		if len(resp.Records) > 0 {
-			if err := emit(resp); err != nil {
-				return err
-			}
-		}
-		passed(next)
-		resp, size = &millracev1.ReadResponse{}, 0
-		return nil
+	out := &answers{s: s, b: b, resp: &millracev1.ReadResponse{}, emit: emit, passed: passed}
+	if s.lines != nil {
+		return s.generated(b, from, out)
 	}
 	it := record.NewIter(b.Raw)
 	offset := b.BaseOffset
@@ -313,22 +313,57 @@ func (s *splitter) records(b *internalv1.RecordsResponse, from uint64, emit func
 		if offset < from || s.dead != nil && !isDead {
 			continue
 		}
-		key, hasKey := it.Key()
-		r := &millracev1.ReadRecord{
-			Partition: uint32(s.p), Offset: offset, Tick: b.Tick, TimeUs: b.TimeUs, Value: slices.Clone(it.Value()), Error: why,
-		}
-		if hasKey {
+		r := &millracev1.ReadRecord{Offset: offset, Value: slices.Clone(it.Value()), Error: why}
+		if key, hasKey := it.Key(); hasKey {
 			r.Key = append([]byte{}, key...)
 		}
-		resp.Records = append(resp.Records, r)
-		if size += len(r.Value) + len(key) + 64; size >= responseBytes || len(resp.Records) >= responseRecords {
-			if err := flush(offset + 1); err != nil {
-				return err
-			}
+		if err := out.add(r); err != nil {
+			return err
 		}
 	}
 	if err := it.Err(); err != nil {
 		return fault.Wrap(fault.Corrupted, err, "partition %d, offset %d", s.p, b.BaseOffset)
 	}
-	return flush(offset)
+	return out.flush(offset)
+}
+
+// generated makes the records that a batch of a stream with a source stands for; none of them is dead.
+func (s *splitter) generated(b *internalv1.RecordsResponse, from uint64, out *answers) error {
+	end := b.BaseOffset + uint64(b.Count)
+	for offset := max(b.BaseOffset, from); offset < end && s.dead == nil; offset++ {
+		if err := out.add(&millracev1.ReadRecord{Offset: offset, Value: s.lines.Append(nil, s.p, ids.Offset(offset))}); err != nil {
+			return err
+		}
+	}
+	return out.flush(end)
+}
+
+// answers cuts a batch's records into answers of a bounded size.
+type answers struct {
+	s      *splitter
+	b      *internalv1.RecordsResponse
+	resp   *millracev1.ReadResponse
+	size   int
+	emit   func(*millracev1.ReadResponse) error
+	passed func(next uint64)
+}
+
+func (a *answers) add(r *millracev1.ReadRecord) error {
+	r.Partition, r.Tick, r.TimeUs = uint32(a.s.p), a.b.Tick, a.b.TimeUs
+	a.resp.Records = append(a.resp.Records, r)
+	if a.size += len(r.Value) + len(r.Key) + 64; a.size >= responseBytes || len(a.resp.Records) >= responseRecords {
+		return a.flush(r.Offset + 1)
+	}
+	return nil
+}
+
+func (a *answers) flush(next uint64) error {
+	if len(a.resp.Records) > 0 {
+		if err := a.emit(a.resp); err != nil {
+			return err
+		}
+	}
+	a.passed(next)
+	a.resp, a.size = &millracev1.ReadResponse{}, 0
+	return nil
 }

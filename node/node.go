@@ -44,6 +44,7 @@ type Node struct {
 	ingest     *ingest
 	tables     tableWriters
 	dead       *deadCounts
+	generator  *generator
 
 	metrics *metrics
 
@@ -128,6 +129,7 @@ func (n *Node) configure(st *internalv1.ClusterState) {
 	n.ingest.batcher.configure(c)
 	n.tables.configure(c)
 	n.dead.configure(c)
+	n.generator.configure(c)
 	n.changed.ring()
 }
 
@@ -156,6 +158,7 @@ func (n *Node) run(ctx context.Context, ready func(Addresses) error) error {
 	g.Go(func() error { return n.coordinate(gctx) })
 	g.Go(func() error { return n.host.Run(gctx) })
 	g.Go(func() error { return n.runtime.Run(gctx) })
+	g.Go(func() error { return n.generator.run(gctx) })
 	g.Go(func() error { return n.watchStores(gctx) })
 	g.Go(func() error {
 		select {

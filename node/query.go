@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/millrace/millrace/dataflow"
+	"github.com/millrace/millrace/datagen"
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
 	"github.com/millrace/millrace/partition"
@@ -307,7 +308,7 @@ func newStreamReader(def *millracev1.Stream, scan *plan.Scan) (*streamReader, er
 		columns = nil
 	}
 	var err error
-	if r.dec, err = record.NewDecoder(def, columns); err != nil {
+	if r.dec, err = datagen.NewDecoder(def, columns); err != nil {
 		return nil, err
 	}
 	r.rows = record.NewDelta(r.dec.Schema(), scanRows)

@@ -40,7 +40,7 @@ func (n *Node) stats(ctx context.Context, req *internalv1.StatsRequest) (*intern
 			st.Records += uint64(end.End - end.Start)
 			st.Bytes += uint64(end.Bytes)
 			bytes += uint64(end.Bytes)
-			if !req.Dead {
+			if !req.Dead || c.streams[id].Stream.Source != nil { // what is made decodes
 				continue
 			}
 			dead, err := n.dead.count(ctx, n.host, ids.PartitionID(p.Id), c.streams[id].Stream, end)

@@ -20,6 +20,10 @@ type AppendRequest struct {
 	// UnchangedSince, if not 0, is a closed tick: the batch is refused (fault.Conflict, ReasonChanged) when the stream
 	// has any record here that is stamped above it.
 	UnchangedSince ids.Tick
+	// Generated says that the batch holds no records: readers make its Count records from their offsets. It must begin at Base:
+	// else it is refused (fault.Conflict, ReasonChanged).
+	Generated bool
+	Base      ids.Offset
 }
 
 // ReasonChanged is the reason of a conditional append's refusal.

@@ -13,6 +13,7 @@ type appendReq struct {
 	payload  []byte
 	seen     ids.Tick
 	since    ids.Tick // see AppendRequest.UnchangedSince
+	made     bool     // its base is given: see AppendRequest.Generated
 	wall     int64    // microseconds since the Unix epoch, when it came
 	done     func(AppendResult, error)
 	deadline time.Duration // while it is held
@@ -118,8 +119,12 @@ func (r *replica) admit(now time.Duration, q *appendReq) {
 	}
 	e.partition, e.term, e.lsn = r.id, r.hard.term, r.end+1
 	e.tick, e.timeMicros, e.totalBytes = r.primary.open, max(q.wall, r.lastTime), r.endBytes
-	if st := r.streams[q.stream]; st != nil {
-		e.base, e.streamBytes = st.next, st.nextBytes
+	if e.base = 0; r.streams[q.stream] != nil {
+		e.base, e.streamBytes = r.streams[q.stream].next, r.streams[q.stream].nextBytes
+	}
+	if q.made && e.base != q.base {
+		r.refuse(q, fault.New(fault.Conflict, "partition %d: stream %d goes on at offset %d, not %d", r.id, q.stream, e.base, q.base).WithReason(ReasonChanged))
+		return
 	}
 	if e.end() < e.base {
 		r.refuse(q, fault.New(fault.Exhausted, "partition %d: stream %d has no more offsets", r.id, q.stream))

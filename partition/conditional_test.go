@@ -2,11 +2,14 @@ package partition
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
+	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
+	"github.com/millrace/millrace/record"
 )
 
 func changed(err error) bool {
@@ -82,5 +85,45 @@ func TestConditionalAppendsExclude(t *testing.T) {
 		if times > 1 {
 			t.Errorf("%d appends took effect over what was there at tick %d", times, since)
 		}
+	}
+}
+
+// TestGeneratedAppend appends batches that hold no records but their number, each where the log ends.
+func TestGeneratedAppend(t *testing.T) {
+	c := newCluster(t, 3, 1, nil).startAll()
+	c.must(0, 1, batchOf(0, 0, "a")) // the partition is open
+	n := c.primary(0)
+	give := func(base ids.Offset, count uint32) (AppendResult, error) {
+		payload := record.GeneratedPayload(count)
+		return n.request(AppendRequest{Stream: 2, Generated: true, Base: base, Batch: &millracev1.Batch{
+			Count: count, UncompressedBytes: uint32(len(payload)), Crc32C: record.Checksum(payload), Payload: payload,
+		}})
+	}
+	if _, err := give(7, 1); !changed(err) {
+		t.Errorf("a first batch at offset 7: %v", err)
+	}
+	if res, err := give(0, 5000); err != nil || res.BaseOffset != 0 || res.Count != 5000 {
+		t.Fatalf("the first batch: %+v, %v", res, err)
+	}
+	for _, base := range []ids.Offset{0, 4999, 5001} {
+		if _, err := give(base, 10); !changed(err) {
+			t.Errorf("a second batch at offset %d: %v", base, err)
+		}
+	}
+	if res, err := give(5000, 10); err != nil || res.BaseOffset != 5000 {
+		t.Fatalf("the second batch: %+v, %v", res, err)
+	}
+	var counts []int
+	err := n.host.Read(0, 2, 0, 0, func(b *Batch) (bool, error) {
+		raw, err := b.Raw(nil)
+		if err != nil {
+			return false, err
+		}
+		k, err := record.GeneratedCount(raw)
+		counts = append(counts, k)
+		return true, err
+	})
+	if err != nil || !slices.Equal(counts, []int{5000, 10}) {
+		t.Errorf("the log says %v, %v", counts, err)
 	}
 }

@@ -285,7 +285,7 @@ func (h *Host) Append(req AppendRequest, done func(AppendResult, error)) {
 		return
 	}
 	b := req.Batch
-	if err := checkBatch(b, h.cfg.MaxBatchBytes); err != nil {
+	if err := checkBatch(b, h.cfg.MaxBatchBytes, req.Generated); err != nil {
 		refuse(err)
 		return
 	}
@@ -295,10 +295,10 @@ func (h *Host) Append(req AppendRequest, done func(AppendResult, error)) {
 	}
 	q := &appendReq{
 		header: header{
-			stream: req.Stream, count: b.Count, producer: b.ProducerId, sequence: b.Sequence, compression: b.Compression,
+			stream: req.Stream, base: req.Base, count: b.Count, producer: b.ProducerId, sequence: b.Sequence, compression: b.Compression,
 			uncompressed: b.UncompressedBytes, payloadLen: uint32(len(b.Payload)), payloadCRC: b.Crc32C,
 		},
-		payload: b.Payload, seen: req.SeenTick, since: req.UnchangedSince, wall: h.cfg.Now().UnixMicro(), done: done,
+		payload: b.Payload, seen: req.SeenTick, since: req.UnchangedSince, made: req.Generated, wall: h.cfg.Now().UnixMicro(), done: done,
 	}
 	var out outcome
 	hd.mu.Lock()
@@ -317,14 +317,14 @@ func (h *Host) Append(req AppendRequest, done func(AppendResult, error)) {
 }
 
 // checkBatch refuses what can't be stored.
-func checkBatch(b *millracev1.Batch, limit int) error {
+func checkBatch(b *millracev1.Batch, limit int, generated bool) error {
 	switch {
 	case b == nil || b.Count == 0 || len(b.Payload) == 0:
 		return fault.New(fault.Invalid, "a batch without records")
 	case len(b.Payload) > limit || int64(b.UncompressedBytes) > 4*int64(limit):
 		return fault.New(fault.TooLarge, "a batch of %d bytes, %d uncompressed; at most %d are taken, send smaller ones",
 			len(b.Payload), b.UncompressedBytes, limit)
-	case b.Count > b.UncompressedBytes:
+	case b.Count > b.UncompressedBytes && !generated:
 		return fault.New(fault.Invalid, "a batch of %d records in %d bytes", b.Count, b.UncompressedBytes)
 	case b.Compression == millracev1.Compression_COMPRESSION_NONE && int(b.UncompressedBytes) != len(b.Payload):
 		return fault.New(fault.Invalid, "a batch of %d bytes that isn't compressed says it has %d", len(b.Payload), b.UncompressedBytes)

@@ -37,6 +37,7 @@ type Decoder struct {
 	delay  int64 // microseconds
 	key    int   // declared column with the key, or -1
 	table  *tableKey
+	made   *generated // the records aren't in the log: they are made
 	text   []byte
 }
 
@@ -200,6 +201,9 @@ func (d *Decoder) Schema() Schema { return d.schema }
 // The error, fault.Corrupted, says that raw itself is no encoded Records; out then has what came before.
 // Text columns hold up to 2 GiB, which the caller minds by the size of its batches.
 func (d *Decoder) Decode(raw []byte, m Meta, out *Delta, dead DeadFunc) error {
+	if d.made != nil {
+		return d.generate(raw, &m, out)
+	}
 	it := NewIter(raw)
 	for offset := m.BaseOffset; it.Next(); offset++ {
 		if err := d.read(&it); err != nil {
@@ -256,12 +260,17 @@ func (d *Decoder) appendHidden(c *Column, h hiddenColumn, offset ids.Offset, m *
 			c.AppendNull()
 			return
 		}
-		w := d.MaxEventTime - d.delay
-		if d.delay > 0 && w > d.MaxEventTime { // below all times
-			w = math.MinInt64
-		}
-		c.AppendInt(w)
+		c.AppendInt(d.watermark(d.MaxEventTime))
 	}
+}
+
+// watermark is that of records up to an event time.
+func (d *Decoder) watermark(event int64) int64 {
+	w := event - d.delay
+	if d.delay > 0 && w > event { // below all times
+		return math.MinInt64
+	}
+	return w
 }
 
 // appendKey appends the text of the record's key: of its key column, or else the key that its producer gave. Keys that

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/millrace/millrace/datagen"
 	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
 	"github.com/millrace/millrace/record"
 )
@@ -29,6 +30,7 @@ type CreateStream struct {
 	columns   []columnDef
 	watermark *watermarkDef // nil: none
 	options   []option
+	made      *millracev1.Source // nil: records are appended
 }
 
 type columnDef struct {
@@ -47,7 +49,8 @@ type watermarkDef struct {
 	delayAt int
 }
 
-var streamOptions = []string{"format", "key", "retention", "retention_bytes", "idle", "descriptor", "message"}
+var streamOptions = []string{"format", "key", "retention", "retention_bytes", "idle", "descriptor", "message",
+	"source", "kind", "events", "rate", "event_rate"}
 
 func (c *cursor) createStream() (*CreateStream, error) {
 	s := &CreateStream{statement: c.base(), IfNotExists: c.ifNotExists()}
@@ -55,28 +58,40 @@ func (c *cursor) createStream() (*CreateStream, error) {
 	if s.Name, s.nameAt, err = c.name("the stream's name"); err != nil {
 		return nil, err
 	}
-	if err := c.need(tokenOpen, `"(" and the columns`); err != nil {
-		return nil, err
-	}
-	for {
-		if c.word(c.i) == "watermark" && c.word(c.i+1) == "for" {
-			if err := c.watermark(s); err != nil {
-				return nil, err
-			}
-		} else if err := c.column(s); err != nil {
+	if c.word(c.i) != "with" { // whoever makes the records knows the columns
+		if err := c.need(tokenOpen, `"(" and the columns`); err != nil {
 			return nil, err
 		}
-		if c.acceptToken(tokenClose) {
-			break
-		}
-		if err := c.need(tokenComma, `"," or ")"`); err != nil {
+		if err := c.streamColumns(s); err != nil {
 			return nil, err
 		}
 	}
 	if s.options, err = c.options(streamOptions); err != nil {
 		return nil, err
 	}
+	if err := s.setSource(); err != nil {
+		return nil, err
+	}
 	return s, c.finish()
+}
+
+// streamColumns takes the columns and the watermark, up to ")".
+func (c *cursor) streamColumns(s *CreateStream) error {
+	for {
+		if c.word(c.i) == "watermark" && c.word(c.i+1) == "for" {
+			if err := c.watermark(s); err != nil {
+				return err
+			}
+		} else if err := c.column(s); err != nil {
+			return err
+		}
+		if c.acceptToken(tokenClose) {
+			return nil
+		}
+		if err := c.need(tokenComma, `"," or ")"`); err != nil {
+			return err
+		}
+	}
 }
 
 func (c *cursor) watermark(s *CreateStream) error {
@@ -232,7 +247,7 @@ func StreamOf(s *CreateStream) (*millracev1.Stream, error) {
 	if len(s.columns) == 0 {
 		return nil, src.fail(s.nameAt, stateSyntax, "", "stream %q has no columns", s.Name)
 	}
-	out := &millracev1.Stream{Name: s.Name, Format: "json", IdleUs: defaultIdle}
+	out := &millracev1.Stream{Name: s.Name, Format: "json", IdleUs: defaultIdle, Source: proto.CloneOf(s.made)}
 	if err := checkName(src, s.nameAt, s.Name); err != nil {
 		return nil, err
 	}
@@ -266,6 +281,11 @@ func StreamOf(s *CreateStream) (*millracev1.Stream, error) {
 	}
 	if err := s.checkProtobuf(out, message); err != nil {
 		return nil, err
+	}
+	if out.Source != nil {
+		if err := datagen.CheckStream(out); err != nil {
+			return nil, src.literalError(s.nameAt, err)
+		}
 	}
 	if _, err := record.NewDecoder(out, nil); err != nil {
 		pos := s.nameAt

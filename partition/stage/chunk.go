@@ -2,6 +2,7 @@ package stage
 
 import (
 	"github.com/millrace/millrace/dataflow"
+	"github.com/millrace/millrace/datagen"
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
 	"github.com/millrace/millrace/record"
@@ -91,7 +92,7 @@ func (c *chunk) prepare() error {
 			columns = nil // only event times matter
 		}
 		var err error
-		if sc.dec, err = record.NewDecoder(l.stream, columns); err != nil {
+		if sc.dec, err = datagen.NewDecoder(l.stream, columns); err != nil {
 			return err
 		}
 		sc.dec.HasEventTime, sc.dec.MaxEventTime = sc.pos.hasEvent, sc.pos.maxEvent
@@ -176,10 +177,15 @@ func (c *chunk) decode(b *LogBatch) error {
 		s.buf = make([]byte, 0, cap(raw)) // raw may be the log's own memory
 	}
 	meta := record.Meta{Partition: s.p, BaseOffset: b.BaseOffset, Tick: b.Tick, TimeMicros: b.TimeMicros}
+	before := madeBytes(sc.in)
 	if err := sc.dec.Decode(raw, meta, sc.in, nil); err != nil {
 		return err
 	}
-	c.bytes += max(len(raw), 1)
+	if s.plan.log.stream.Source != nil {
+		c.bytes += max(madeBytes(sc.in)-before, int(b.Count))
+	} else {
+		c.bytes += max(len(raw), 1)
+	}
 	sc.pos.offset, sc.pos.lastTick = b.BaseOffset+ids.Offset(b.Count), b.Tick
 	sc.pos.hasEvent, sc.pos.maxEvent = sc.dec.HasEventTime, sc.dec.MaxEventTime
 	if sc.skipping {
@@ -189,6 +195,15 @@ func (c *chunk) decode(b *LogBatch) error {
 		return c.push()
 	}
 	return nil
+}
+
+// madeBytes is what a delta's rows take, which stands for the records that a stream with a source doesn't have.
+func madeBytes(d *record.Delta) int {
+	n := 8 * d.N * len(d.Cols)
+	for i := range d.Cols {
+		n += len(d.Cols[i].Bytes)
+	}
+	return n
 }
 
 func (c *chunk) push() error {

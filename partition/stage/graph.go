@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/millrace/millrace/dataflow"
+	"github.com/millrace/millrace/datagen"
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
 	"github.com/millrace/millrace/plan"
@@ -201,7 +202,7 @@ func (g *grapher) scan(ops []plan.Op, at int, x *plan.Exchange) (*sourcePlan, er
 		}
 		l.columns = scan.Columns
 		s.log = l
-		if _, err := record.NewDecoder(l.stream, l.columns); err != nil {
+		if _, err := datagen.NewDecoder(l.stream, l.columns); err != nil {
 			return nil, err
 		}
 		for i := range ops {

@@ -405,6 +405,33 @@ func (g *group) setDurable(c cut) {
 	}
 }
 
+// Taken returns the tick up to which all views that read a stream, be it by way of others, are done in the partitions here,
+// and whether there is any such view. One that has failed doesn't count.
+func (rt *Runtime) Taken(stream ids.StreamID) (ids.Tick, bool) {
+	inv := rt.all.Load()
+	low, read := maxTick, false
+	for _, v := range inv.views {
+		if v.failed.Load() == nil && slices.ContainsFunc(v.streams, func(l *logPlan) bool { return l.id == stream }) {
+			read = true
+		}
+	}
+	if !read {
+		return 0, false
+	}
+	for _, t := range inv.targets {
+		if t.view.failed.Load() != nil || !slices.ContainsFunc(t.view.streams, func(l *logPlan) bool { return l.id == stream }) {
+			continue
+		}
+		t.group.mu.Lock()
+		low = min(low, t.group.doneOf(t))
+		t.group.mu.Unlock()
+	}
+	if low == maxTick { // none of them is here yet
+		low = 0
+	}
+	return low, true
+}
+
 // LowWater returns the offset below which no view needs the log of a stream in a partition whose primary is here, and
 // whether any view reads the stream at all. Where this node isn't the primary it knows nothing and returns 0, true.
 func (rt *Runtime) LowWater(stream ids.StreamID, p ids.PartitionID) (ids.Offset, bool) {

@@ -194,6 +194,7 @@ type Stream struct {
 	// with an empty value, or with true in the JSON field _deleted, deletes it. With one such column `key` names it; with
 	// more, a record's key is the JSON array of their texts.
 	PrimaryKey    []string `protobuf:"bytes,13,rep,name=primary_key,json=primaryKey,proto3" json:"primary_key,omitempty"`
+	Source        *Source  `protobuf:"bytes,14,opt,name=source,proto3" json:"source,omitempty"` // absent: records are appended
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -319,6 +320,99 @@ func (x *Stream) GetPrimaryKey() []string {
 	return nil
 }
 
+func (x *Stream) GetSource() *Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+// Source makes a stream's records instead of producers: the n-th event is a function of n. The log holds no records but
+// how many of them there are.
+type Source struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generator     string                 `protobuf:"bytes,1,opt,name=generator,proto3" json:"generator,omitempty"`                   // nexmark
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`                             // person, auction, bid, or all
+	Events        uint64                 `protobuf:"varint,3,opt,name=events,proto3" json:"events,omitempty"`                        // how many, of all kinds; 0: without end
+	Rate          uint64                 `protobuf:"varint,4,opt,name=rate,proto3" json:"rate,omitempty"`                            // events of all kinds a second; 0: as fast as the views over it take them
+	EventRate     uint64                 `protobuf:"varint,5,opt,name=event_rate,json=eventRate,proto3" json:"event_rate,omitempty"` // events of all kinds a second of event time
+	Partitions    uint32                 `protobuf:"varint,6,opt,name=partitions,proto3" json:"partitions,omitempty"`                // of the cluster, which share the events by rounds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Source) Reset() {
+	*x = Source{}
+	mi := &file_millrace_v1_ingest_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Source) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Source) ProtoMessage() {}
+
+func (x *Source) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_v1_ingest_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Source.ProtoReflect.Descriptor instead.
+func (*Source) Descriptor() ([]byte, []int) {
+	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Source) GetGenerator() string {
+	if x != nil {
+		return x.Generator
+	}
+	return ""
+}
+
+func (x *Source) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Source) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *Source) GetRate() uint64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Source) GetEventRate() uint64 {
+	if x != nil {
+		return x.EventRate
+	}
+	return 0
+}
+
+func (x *Source) GetPartitions() uint32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return 0
+}
+
 type Column struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -330,7 +424,7 @@ type Column struct {
 
 func (x *Column) Reset() {
 	*x = Column{}
-	mi := &file_millrace_v1_ingest_proto_msgTypes[3]
+	mi := &file_millrace_v1_ingest_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -342,7 +436,7 @@ func (x *Column) String() string {
 func (*Column) ProtoMessage() {}
 
 func (x *Column) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_v1_ingest_proto_msgTypes[3]
+	mi := &file_millrace_v1_ingest_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -355,7 +449,7 @@ func (x *Column) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Column.ProtoReflect.Descriptor instead.
 func (*Column) Descriptor() ([]byte, []int) {
-	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{3}
+	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Column) GetName() string {
@@ -390,7 +484,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_millrace_v1_ingest_proto_msgTypes[4]
+	mi := &file_millrace_v1_ingest_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -402,7 +496,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_v1_ingest_proto_msgTypes[4]
+	mi := &file_millrace_v1_ingest_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -415,7 +509,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{4}
+	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Route) GetPartition() uint32 {
@@ -450,7 +544,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_millrace_v1_ingest_proto_msgTypes[5]
+	mi := &file_millrace_v1_ingest_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +556,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_v1_ingest_proto_msgTypes[5]
+	mi := &file_millrace_v1_ingest_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +569,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{5}
+	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Record) GetKey() []byte {
@@ -502,7 +596,7 @@ type Records struct {
 
 func (x *Records) Reset() {
 	*x = Records{}
-	mi := &file_millrace_v1_ingest_proto_msgTypes[6]
+	mi := &file_millrace_v1_ingest_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +608,7 @@ func (x *Records) String() string {
 func (*Records) ProtoMessage() {}
 
 func (x *Records) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_v1_ingest_proto_msgTypes[6]
+	mi := &file_millrace_v1_ingest_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +621,7 @@ func (x *Records) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Records.ProtoReflect.Descriptor instead.
 func (*Records) Descriptor() ([]byte, []int) {
-	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{6}
+	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Records) GetRecords() []*Record {
@@ -554,7 +648,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_millrace_v1_ingest_proto_msgTypes[7]
+	mi := &file_millrace_v1_ingest_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +660,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_v1_ingest_proto_msgTypes[7]
+	mi := &file_millrace_v1_ingest_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +673,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{7}
+	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Batch) GetPartition() uint32 {
@@ -654,7 +748,7 @@ type AppendRequest struct {
 
 func (x *AppendRequest) Reset() {
 	*x = AppendRequest{}
-	mi := &file_millrace_v1_ingest_proto_msgTypes[8]
+	mi := &file_millrace_v1_ingest_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +760,7 @@ func (x *AppendRequest) String() string {
 func (*AppendRequest) ProtoMessage() {}
 
 func (x *AppendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_v1_ingest_proto_msgTypes[8]
+	mi := &file_millrace_v1_ingest_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +773,7 @@ func (x *AppendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendRequest.ProtoReflect.Descriptor instead.
 func (*AppendRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{8}
+	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AppendRequest) GetRequestId() uint64 {
@@ -736,7 +830,7 @@ type AppendResponse struct {
 
 func (x *AppendResponse) Reset() {
 	*x = AppendResponse{}
-	mi := &file_millrace_v1_ingest_proto_msgTypes[9]
+	mi := &file_millrace_v1_ingest_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +842,7 @@ func (x *AppendResponse) String() string {
 func (*AppendResponse) ProtoMessage() {}
 
 func (x *AppendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_v1_ingest_proto_msgTypes[9]
+	mi := &file_millrace_v1_ingest_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +855,7 @@ func (x *AppendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendResponse.ProtoReflect.Descriptor instead.
 func (*AppendResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{9}
+	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AppendResponse) GetRequestId() uint64 {
@@ -804,7 +898,7 @@ type Appended struct {
 
 func (x *Appended) Reset() {
 	*x = Appended{}
-	mi := &file_millrace_v1_ingest_proto_msgTypes[10]
+	mi := &file_millrace_v1_ingest_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +910,7 @@ func (x *Appended) String() string {
 func (*Appended) ProtoMessage() {}
 
 func (x *Appended) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_v1_ingest_proto_msgTypes[10]
+	mi := &file_millrace_v1_ingest_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +923,7 @@ func (x *Appended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Appended.ProtoReflect.Descriptor instead.
 func (*Appended) Descriptor() ([]byte, []int) {
-	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{10}
+	return file_millrace_v1_ingest_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Appended) GetPartition() uint32 {
@@ -870,7 +964,7 @@ const file_millrace_v1_ingest_proto_rawDesc = "" +
 	"\x16DescribeStreamResponse\x12+\n" +
 	"\x06stream\x18\x01 \x01(\v2\x13.millrace.v1.StreamR\x06stream\x12*\n" +
 	"\x06routes\x18\x02 \x03(\v2\x12.millrace.v1.RouteR\x06routes\x12(\n" +
-	"\x10max_record_bytes\x18\x03 \x01(\rR\x0emaxRecordBytes\"\xa5\x03\n" +
+	"\x10max_record_bytes\x18\x03 \x01(\rR\x0emaxRecordBytes\"\xd2\x03\n" +
 	"\x06Stream\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12-\n" +
@@ -886,7 +980,18 @@ const file_millrace_v1_ingest_proto_rawDesc = "" +
 	"\x0edescriptor_set\x18\v \x01(\fR\rdescriptorSet\x12\x18\n" +
 	"\amessage\x18\f \x01(\tR\amessage\x12\x1f\n" +
 	"\vprimary_key\x18\r \x03(\tR\n" +
-	"primaryKey\"K\n" +
+	"primaryKey\x12+\n" +
+	"\x06source\x18\x0e \x01(\v2\x13.millrace.v1.SourceR\x06source\"\xa5\x01\n" +
+	"\x06Source\x12\x1c\n" +
+	"\tgenerator\x18\x01 \x01(\tR\tgenerator\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06events\x18\x03 \x01(\x04R\x06events\x12\x12\n" +
+	"\x04rate\x18\x04 \x01(\x04R\x04rate\x12\x1d\n" +
+	"\n" +
+	"event_rate\x18\x05 \x01(\x04R\teventRate\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\x06 \x01(\rR\n" +
+	"partitions\"K\n" +
 	"\x06Column\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x19\n" +
@@ -953,43 +1058,45 @@ func file_millrace_v1_ingest_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_v1_ingest_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_v1_ingest_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_millrace_v1_ingest_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_millrace_v1_ingest_proto_goTypes = []any{
 	(Compression)(0),               // 0: millrace.v1.Compression
 	(*DescribeStreamRequest)(nil),  // 1: millrace.v1.DescribeStreamRequest
 	(*DescribeStreamResponse)(nil), // 2: millrace.v1.DescribeStreamResponse
 	(*Stream)(nil),                 // 3: millrace.v1.Stream
-	(*Column)(nil),                 // 4: millrace.v1.Column
-	(*Route)(nil),                  // 5: millrace.v1.Route
-	(*Record)(nil),                 // 6: millrace.v1.Record
-	(*Records)(nil),                // 7: millrace.v1.Records
-	(*Batch)(nil),                  // 8: millrace.v1.Batch
-	(*AppendRequest)(nil),          // 9: millrace.v1.AppendRequest
-	(*AppendResponse)(nil),         // 10: millrace.v1.AppendResponse
-	(*Appended)(nil),               // 11: millrace.v1.Appended
-	(*status.Status)(nil),          // 12: google.rpc.Status
+	(*Source)(nil),                 // 4: millrace.v1.Source
+	(*Column)(nil),                 // 5: millrace.v1.Column
+	(*Route)(nil),                  // 6: millrace.v1.Route
+	(*Record)(nil),                 // 7: millrace.v1.Record
+	(*Records)(nil),                // 8: millrace.v1.Records
+	(*Batch)(nil),                  // 9: millrace.v1.Batch
+	(*AppendRequest)(nil),          // 10: millrace.v1.AppendRequest
+	(*AppendResponse)(nil),         // 11: millrace.v1.AppendResponse
+	(*Appended)(nil),               // 12: millrace.v1.Appended
+	(*status.Status)(nil),          // 13: google.rpc.Status
 }
 var file_millrace_v1_ingest_proto_depIdxs = []int32{
 	3,  // 0: millrace.v1.DescribeStreamResponse.stream:type_name -> millrace.v1.Stream
-	5,  // 1: millrace.v1.DescribeStreamResponse.routes:type_name -> millrace.v1.Route
-	4,  // 2: millrace.v1.Stream.columns:type_name -> millrace.v1.Column
-	6,  // 3: millrace.v1.Records.records:type_name -> millrace.v1.Record
-	0,  // 4: millrace.v1.Batch.compression:type_name -> millrace.v1.Compression
-	7,  // 5: millrace.v1.AppendRequest.records:type_name -> millrace.v1.Records
-	8,  // 6: millrace.v1.AppendRequest.batch:type_name -> millrace.v1.Batch
-	11, // 7: millrace.v1.AppendResponse.appended:type_name -> millrace.v1.Appended
-	12, // 8: millrace.v1.AppendResponse.error:type_name -> google.rpc.Status
-	1,  // 9: millrace.v1.Ingest.DescribeStream:input_type -> millrace.v1.DescribeStreamRequest
-	9,  // 10: millrace.v1.Ingest.Append:input_type -> millrace.v1.AppendRequest
-	9,  // 11: millrace.v1.Ingest.AppendStream:input_type -> millrace.v1.AppendRequest
-	2,  // 12: millrace.v1.Ingest.DescribeStream:output_type -> millrace.v1.DescribeStreamResponse
-	10, // 13: millrace.v1.Ingest.Append:output_type -> millrace.v1.AppendResponse
-	10, // 14: millrace.v1.Ingest.AppendStream:output_type -> millrace.v1.AppendResponse
-	12, // [12:15] is the sub-list for method output_type
-	9,  // [9:12] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	6,  // 1: millrace.v1.DescribeStreamResponse.routes:type_name -> millrace.v1.Route
+	5,  // 2: millrace.v1.Stream.columns:type_name -> millrace.v1.Column
+	4,  // 3: millrace.v1.Stream.source:type_name -> millrace.v1.Source
+	7,  // 4: millrace.v1.Records.records:type_name -> millrace.v1.Record
+	0,  // 5: millrace.v1.Batch.compression:type_name -> millrace.v1.Compression
+	8,  // 6: millrace.v1.AppendRequest.records:type_name -> millrace.v1.Records
+	9,  // 7: millrace.v1.AppendRequest.batch:type_name -> millrace.v1.Batch
+	12, // 8: millrace.v1.AppendResponse.appended:type_name -> millrace.v1.Appended
+	13, // 9: millrace.v1.AppendResponse.error:type_name -> google.rpc.Status
+	1,  // 10: millrace.v1.Ingest.DescribeStream:input_type -> millrace.v1.DescribeStreamRequest
+	10, // 11: millrace.v1.Ingest.Append:input_type -> millrace.v1.AppendRequest
+	10, // 12: millrace.v1.Ingest.AppendStream:input_type -> millrace.v1.AppendRequest
+	2,  // 13: millrace.v1.Ingest.DescribeStream:output_type -> millrace.v1.DescribeStreamResponse
+	11, // 14: millrace.v1.Ingest.Append:output_type -> millrace.v1.AppendResponse
+	11, // 15: millrace.v1.Ingest.AppendStream:output_type -> millrace.v1.AppendResponse
+	13, // [13:16] is the sub-list for method output_type
+	10, // [10:13] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_millrace_v1_ingest_proto_init() }
@@ -997,14 +1104,14 @@ func file_millrace_v1_ingest_proto_init() {
 	if File_millrace_v1_ingest_proto != nil {
 		return
 	}
-	file_millrace_v1_ingest_proto_msgTypes[5].OneofWrappers = []any{}
+	file_millrace_v1_ingest_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_v1_ingest_proto_rawDesc), len(file_millrace_v1_ingest_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
