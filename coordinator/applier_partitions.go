@@ -10,7 +10,7 @@ import (
 func clonePartition(p *internalv1.PartitionConfig) *internalv1.PartitionConfig {
 	return &internalv1.PartitionConfig{
 		Id: p.Id, Epoch: p.Epoch, Primary: p.Primary, Replicas: slices.Clone(p.Replicas), InSync: slices.Clone(p.InSync),
-		EpochIndex: p.EpochIndex, HandoverTo: p.HandoverTo,
+		EpochIndex: p.EpochIndex, HandoverTo: p.HandoverTo, ForcedEpoch: p.ForcedEpoch,
 	}
 }
 
@@ -64,11 +64,38 @@ func (a *application) changePartition(parts []*internalv1.PartitionConfig, ch *i
 		return nil, err
 	}
 	next := clonePartition(want)
-	next.Epoch, next.EpochIndex = cur.Epoch, cur.EpochIndex
+	next.Epoch, next.EpochIndex, next.ForcedEpoch = cur.Epoch, cur.EpochIndex, cur.ForcedEpoch
 	if next.Primary != cur.Primary || !sameSet(next.Replicas, cur.Replicas) || !sameSet(next.InSync, cur.InSync) {
 		next.Epoch, next.EpochIndex = cur.Epoch+1, a.index
 	}
 	return next, nil
+}
+
+// forcePartition gives a partition the primary that an operator wants, above all rules but those of shape. The epoch rises
+// and is noted as forced: replicas that have more than that primary may let go of it.
+func (a *application) forcePartition(f *internalv1.ForcePartition) error {
+	if f.Config == nil || int(f.Config.Id) >= len(a.st.Partitions) {
+		return fault.New(fault.NotFound, "no such partition; there are %d", len(a.st.Partitions))
+	}
+	cur, want := a.st.Partitions[f.Config.Id], f.Config
+	if cur.Epoch == f.ExpectedEpoch+1 && cur.ForcedEpoch == cur.Epoch && sameConfig(cur, want) {
+		a.res.Partitions = []*internalv1.PartitionConfig{cur} // a repeat
+		return nil
+	}
+	if cur.Epoch != f.ExpectedEpoch {
+		return fault.New(fault.Stale, "partition %d is in epoch %d, not %d", cur.Id, cur.Epoch, f.ExpectedEpoch)
+	}
+	if err := a.checkShape(want); err != nil {
+		return err
+	}
+	next := clonePartition(want)
+	next.Epoch, next.EpochIndex = cur.Epoch+1, a.index
+	next.ForcedEpoch = next.Epoch
+	a.st.Partitions = slices.Clone(a.st.Partitions)
+	a.st.Partitions[next.Id] = next
+	a.changed = true
+	a.res.Partitions = []*internalv1.PartitionConfig{next}
+	return nil
 }
 
 func sameConfig(a, b *internalv1.PartitionConfig) bool {

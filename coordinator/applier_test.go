@@ -142,6 +142,9 @@ func testCommand(t *testing.T, d *datadriven.TestData) *internalv1.Command {
 		}}
 	case "set":
 		cmd.Op = &internalv1.Command_SetPartition{SetPartition: &internalv1.SetPartition{Changes: partitionChanges(d)}}
+	case "force":
+		ch := partitionChanges(d)[0]
+		cmd.Op = &internalv1.Command_ForcePartition{ForcePartition: &internalv1.ForcePartition{Config: ch.Config, ExpectedEpoch: ch.ExpectedEpoch}}
 	case "reserve":
 		cmd.Op = &internalv1.Command_ReserveTicks{ReserveTicks: &internalv1.ReserveTicks{Ceiling: numArg(d, "ceiling")}}
 	default:
@@ -234,6 +237,9 @@ func showPartition(p *internalv1.PartitionConfig) string {
 	s := fmt.Sprintf("partition %d epoch=%d@%d primary=%s replicas=%v in-sync=%v", p.Id, p.Epoch, p.EpochIndex, p.Primary, p.Replicas, p.InSync)
 	if p.HandoverTo != "" {
 		s += " handover=" + p.HandoverTo
+	}
+	if p.ForcedEpoch != 0 {
+		s += fmt.Sprint(" forced=", p.ForcedEpoch)
 	}
 	return s
 }

@@ -35,8 +35,11 @@ func (c *Coordinator) nodeReport() *internalv1.NodeReport {
 	for _, p := range load.Progress {
 		r.Progress = append(r.Progress, &internalv1.ReplicaProgress{
 			Partition: uint32(p.Partition), Node: string(p.Node), DoneBytes: p.Done, TotalBytes: p.Total,
-			ViewsBehind: p.ViewsBehind,
+			ViewsBehind: p.ViewsBehind, StateDoneBytes: p.StateDone, StateTotalBytes: p.StateTotal,
 		})
+	}
+	for _, h := range load.Held {
+		r.Held = append(r.Held, &internalv1.HeldReplica{Partition: uint32(h.Partition), Committed: h.Committed, Reason: h.Reason})
 	}
 	return r
 }

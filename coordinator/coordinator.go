@@ -38,7 +38,15 @@ type Load struct {
 	CommitTime     time.Duration // recent time from append to commit
 	TicksBehind    uint32        // ticks received whose work isn't done
 	Progress       []Progress    // of the learners that this node feeds or is
+	Held           []Held        // replicas here that keep what their primary's log lacks
 	Detail         []byte        // the node's own, for Overview; up to 1 MiB
+}
+
+// Held is a replica that has stopped, since its primary's log lacks what is acknowledged here.
+type Held struct {
+	Partition ids.PartitionID
+	Committed uint64 // how far its log is known to be committed
+	Reason    string
 }
 
 // Progress is how far a learner's copy of a partition has come, in bytes.
@@ -47,6 +55,8 @@ type Progress struct {
 	Node        ids.NodeID
 	Done, Total uint64
 	ViewsBehind bool // it lacks the state of a view
+	// StateDone and StateTotal are bytes of the views' state, of a replica that gets copies of it.
+	StateDone, StateTotal uint64
 }
 
 // Coordinator is a node's part in the coordination of its cluster. Its methods may be called from any goroutine.

@@ -132,7 +132,7 @@ func (l *leadership) outlook() *outlook {
 	now := time.Now()
 	o := &outlook{
 		now: now, down: map[string]bool{}, gone: map[string]bool{}, stopping: map[string]bool{},
-		progress: map[progressKey]*internalv1.ReplicaProgress{},
+		progress: map[progressKey]*internalv1.ReplicaProgress{}, held: map[progressKey]*internalv1.HeldReplica{},
 	}
 	self := string(l.c.id.node)
 	o.stopping[self] = l.c.stopping.Load()
@@ -146,6 +146,9 @@ func (l *leadership) outlook() *outlook {
 		}
 		for _, p := range life.report.GetProgress() {
 			o.progress[progressKey{p.Partition, p.Node}] = p
+		}
+		for _, h := range life.report.GetHeld() {
+			o.held[progressKey{h.Partition, string(id)}] = h
 		}
 	}
 	return o
@@ -199,16 +202,20 @@ func (l *leadership) nextState(st *internalv1.ClusterState, m *internalv1.Member
 }
 
 // failOver gives partitions whose primary is down to the live in-sync member with the longest log. Every in-sync member
-// has all that was acknowledged, and the old primary, should it live, can commit nothing without the new one.
+// has all that was acknowledged, and the old primary, should it live, can commit nothing without the new one. Of other
+// partitions it takes who is down out of the in-sync set: commits would wait for them until their primaries lose patience.
 func (l *leadership) failOver() error {
 	st, o := l.c.State(), l.outlook()
 	var lost []*internalv1.PartitionConfig
+	var changes []*internalv1.PartitionChange
 	for _, p := range st.Partitions {
 		if o.down[p.Primary] {
 			lost = append(lost, p)
+		} else if next := withoutDown(st, p, o); next != nil {
+			changes = append(changes, &internalv1.PartitionChange{Config: next, ExpectedEpoch: p.Epoch})
 		}
 	}
-	if len(lost) == 0 {
+	if len(lost)+len(changes) == 0 {
 		return nil
 	}
 	next := make([]*internalv1.PartitionConfig, len(lost))
@@ -222,7 +229,6 @@ func (l *leadership) failOver() error {
 		})
 	}
 	wg.Wait()
-	var changes []*internalv1.PartitionChange
 	for i, p := range lost {
 		if next[i] == nil {
 			continue
@@ -231,6 +237,21 @@ func (l *leadership) failOver() error {
 		changes = append(changes, &internalv1.PartitionChange{Config: next[i], ExpectedEpoch: p.Epoch, Failover: true})
 	}
 	return l.change(changes)
+}
+
+// withoutDown returns the configuration without the in-sync members that are down; nil when there are none, or too few would
+// be left.
+func withoutDown(st *internalv1.ClusterState, p *internalv1.PartitionConfig, o *outlook) *internalv1.PartitionConfig {
+	live := slices.DeleteFunc(slices.Clone(p.InSync), func(id string) bool { return o.down[id] })
+	if len(live) == len(p.InSync) || len(live) < minInSync(st.Replicas, len(p.Replicas)) {
+		return nil
+	}
+	next := clonePartition(p)
+	next.InSync = live
+	if o.down[next.HandoverTo] {
+		next.HandoverTo = ""
+	}
+	return next
 }
 
 // successor returns the configuration without the primary that is down; nil when no in-sync member is left.

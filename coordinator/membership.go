@@ -86,7 +86,7 @@ func (l *leadership) removeMember(ctx context.Context, nameOrID string, force bo
 func (l *leadership) overview() *internalv1.ClusterOverview {
 	st, o := l.c.State(), l.outlook()
 	out := &internalv1.ClusterOverview{Leader: string(l.c.id.node), Index: st.Index}
-	out.Notices = notices(st)
+	out.Notices = append(notices(st), l.heldNotices(st, o)...)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out.Tick = uint64(l.newest.tick)

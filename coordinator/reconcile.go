@@ -18,6 +18,7 @@ type outlook struct {
 	gone     map[string]bool // down for so long that its replicas go to others
 	stopping map[string]bool // about to stop: no primary, and out of the in-sync sets
 	progress map[progressKey]*internalv1.ReplicaProgress
+	held     map[progressKey]*internalv1.HeldReplica
 }
 
 type progressKey struct {

@@ -392,3 +392,26 @@ func TestVoters(t *testing.T) {
 		return len(v) == 3 && v[0] != 'a' && self != "a"
 	})
 }
+
+// TestWithoutDown: who is down leaves the in-sync set, unless too few would be left.
+func TestWithoutDown(t *testing.T) {
+	st := &internalv1.ClusterState{Replicas: 3}
+	p := &internalv1.PartitionConfig{Primary: "a", Replicas: []string{"a", "b", "c"}, InSync: []string{"a", "b", "c"}, HandoverTo: "c"}
+	for _, c := range []struct {
+		down string
+		want []string // nil: it stays as it is
+	}{{"", nil}, {"c", []string{"a", "b"}}, {"b", []string{"a", "c"}}, {"bc", nil}} {
+		o := &outlook{down: map[string]bool{}}
+		for _, id := range c.down {
+			o.down[string(id)] = true
+		}
+		next := withoutDown(st, p, o)
+		switch {
+		case next == nil && c.want == nil:
+		case next == nil || !slices.Equal(next.InSync, c.want):
+			t.Errorf("down %q: %v, want %v", c.down, next, c.want)
+		case next.HandoverTo != "" && o.down[next.HandoverTo]:
+			t.Errorf("down %q: handed over to %q", c.down, next.HandoverTo)
+		}
+	}
+}

@@ -193,6 +193,9 @@ func (n *Node) load() coordinator.Load {
 		}
 	}
 	for _, r := range n.host.Status() {
+		if r.Held {
+			out.Held = append(out.Held, coordinator.Held{Partition: r.Partition, Committed: uint64(r.Commit), Reason: r.Err.Error()})
+		}
 		for _, learner := range r.Learners {
 			key := replica{r.Partition, learner.Node}
 			out.Progress = append(out.Progress, coordinator.Progress{

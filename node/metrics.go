@@ -41,6 +41,7 @@ var (
 	descTick       = desc("tick_microseconds", "Newest tick that this node has seen.")
 	descLeader     = desc("leader", "1 while this node leads the cluster.")
 	descPartitions = desc("partitions", "Partitions on this node by role.", "role")
+	descHeld       = desc("replicas_held", "Replicas on this node that keep acknowledged records which their primary's log lacks, and wait for an operator.")
 	descEndBytes   = desc("partition_end_bytes", "Bytes in the logs of a partition whose primary is here.", "partition")
 	descRecords    = desc("stream_records", "Records of a stream in the partitions whose primary is here.", "stream")
 	descBytes      = desc("stream_bytes", "Bytes of a stream in the partitions whose primary is here.", "stream")
@@ -65,7 +66,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (f *figures) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descTick, descLeader, descPartitions, descEndBytes, descRecords, descBytes,
+	for _, d := range []*prometheus.Desc{descTick, descLeader, descPartitions, descHeld, descEndBytes, descRecords, descBytes,
 		descAppends, descRefused, descSyncs, descSyncTime, descDisk, descPending, descViewTick, descViewRows, descViewErrors, descViewLate, descViewState,
 		descShipSent, descShipCopied, descShipTaken, descShipLag, descShipBehind, descShipKept} {
 		ch <- d
@@ -88,10 +89,14 @@ func (f *figures) Collect(ch chan<- prometheus.Metric) {
 		leads = 1
 	}
 	gauge(descLeader, leads)
-	roles := map[string]int{}
+	roles, held := map[string]int{}, 0
 	for _, r := range n.host.Status() {
 		roles[r.Role.String()]++
+		if r.Held {
+			held++
+		}
 	}
+	gauge(descHeld, float64(held))
 	for role, count := range roles {
 		gauge(descPartitions, float64(count), role)
 	}

@@ -94,7 +94,7 @@ const (
 	RolePrimary              // orders appends
 	RoleFollower             // in sync
 	RoleLearner              // copies
-	RoleFailed               // its copy is damaged; it serves nothing
+	RoleFailed               // its copy is damaged, or held; it serves nothing
 )
 
 var roleNames = [...]string{"none", "primary", "follower", "learner", "failed"}
@@ -112,6 +112,7 @@ type ReplicaStatus struct {
 	Closed    ids.Tick // primary
 	EndBytes  int64    // payloads retained, all streams
 	Err       error    // RoleFailed: why
+	Held      bool     // RoleFailed: its copy is whole, and has what the primary's log lacks
 	Learners  []LearnerStatus
 }
 

@@ -109,6 +109,10 @@ func (h *Host) remove(hd *hosted, cfg *internalv1.PartitionConfig, out *outcome)
 		if ids.Epoch(cfg.Epoch) < r.epoch() {
 			return
 		}
+		if r.hard.held && ids.Epoch(cfg.ForcedEpoch) <= r.hard.forced {
+			r.cfg = cfg // what it has may be the last of its kind
+			return
+		}
 		removed = true
 		r.stepDown(r.moved())
 		r.role, r.leader = RoleNone, ""

@@ -84,10 +84,14 @@ func (r *replica) moved() error {
 	return fault.New(fault.NotPrimary, "partition %d has moved to another node; retry", r.id).WithRetryAfter(10 * time.Millisecond)
 }
 
-// restart makes an empty learner of a replica whose copy is damaged, once the configuration says that it is one.
+// restart makes an empty learner of a replica whose copy is damaged, once the configuration says that it is one. A held one
+// goes on only by an operator's choice.
 func (r *replica) restart(cfg *internalv1.PartitionConfig) bool {
 	if ids.Epoch(cfg.Epoch) < r.epoch() {
 		return false
+	}
+	if r.hard.held {
+		return r.unhold(cfg)
 	}
 	if slices.Contains(cfg.InSync, string(r.self)) {
 		r.cfg = cfg // elapse asks to be taken out

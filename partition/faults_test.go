@@ -113,6 +113,15 @@ var deliberateFaults = []deliberateFault{
 	{"a refusal not confirmed", []edit{{
 		"append.go", "if q.sure {", `if q.sure || mistake("a refusal not confirmed") {`,
 	}}, []string{"verdict"}},
+	{"what the primary lacks is thrown away", []edit{{
+		"held.go", "	if r.givenUp() {\n", "	if r.givenUp() || mistake(\"what the primary lacks is thrown away\") {\n",
+	}}, []string{"kept", "held"}},
+	{"what differs from the primary's is thrown away", []edit{{
+		"follow.go", "if r.givenUp() && !slices", `if (r.givenUp() || mistake("what differs from the primary's is thrown away")) && !slices`,
+	}}, []string{"kept", "held"}},
+	{"an operator's choice not obeyed", []edit{{
+		"held.go", "if !chosen ||", `if !chosen || mistake("an operator's choice not obeyed") ||`,
+	}}, []string{"heals", "commit-known"}},
 	{"committed, though not compared", []edit{{
 		"follow.go", "return min(r.known, r.agreed, r.durable)",
 		`if mistake("committed, though not compared") {

@@ -75,7 +75,7 @@ func (r *replica) hear(from ids.NodeID, t term, termStart LSN) bool {
 		r.stepDown(r.moved())
 		r.role = RoleNone // in sync or not: the configuration that says so is on its way
 	}
-	if t != r.hard.term && termStart-1 < r.commit && !r.ahead(t) {
+	if t != r.hard.term && termStart-1 < r.commit && !r.ahead(t, termStart-1) {
 		return false
 	}
 	r.leader = from
@@ -95,27 +95,14 @@ func (r *replica) hear(from ids.NodeID, t term, termStart LSN) bool {
 	return true
 }
 
-// ahead decides what to do about a primary whose log ends before what is committed here. If this node is in sync, that
-// primary's disk has lost what it had acknowledged: it mustn't lead, and is told so. If this node is a learner, the cluster
-// has given up what it has, as an operator may: it begins anew. False: the message isn't taken.
-func (r *replica) ahead(t term) bool {
-	if t.epoch != ids.Epoch(r.cfg.Epoch) {
-		return false // the configuration that tells is on its way
-	}
-	if slices.Contains(r.cfg.InSync, string(r.self)) {
-		m := r.reply(internalv1.LogReplyKind_LOG_REPLY_KIND_LOST)
-		m.Term, m.Hint = t.proto(), uint64(r.commit) // the primary's own term, or it wouldn't listen
-		r.fx.replies = append(r.fx.replies, m)
-		return false
-	}
-	r.wipe(0, term{}, 0)
-	return true
-}
-
 // cutTo truncates what isn't committed.
 func (r *replica) cutTo(end LSN) bool {
 	if end < r.commit {
-		r.fail(r.corrupt("the primary's log ends at %d, committed is %d", end, r.commit))
+		if r.givenUp() && !slices.Contains(r.cfg.InSync, string(r.self)) {
+			r.wipe(0, term{}, 0) // the primary hears of it with the next message
+			return false
+		}
+		r.hold(r.heldBecause(end))
 		return false
 	}
 	r.truncate(end)
@@ -149,6 +136,7 @@ func (r *replica) receive(now time.Duration, from ids.NodeID, m received) {
 			return
 		}
 	}
+	r.agrees()
 	r.known = max(r.known, LSN(m.Commit))
 	r.advance(now, r.commitKnown())
 	if m.Probe != 0 {
@@ -232,6 +220,10 @@ func (r *replica) receiveReset(now time.Duration, from ids.NodeID, m *internalv1
 	}
 	if r.role != RoleLearner {
 		return // only a member's copy may be needed; the configuration decides
+	}
+	if base := LSN(m.Base); base < r.commit && !r.givenUp() {
+		r.spare(base, termOf(m.BaseTerm), m)
+		return
 	}
 	if m.Part == 0 {
 		r.wipe(0, term{}, 0)

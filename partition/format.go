@@ -259,6 +259,8 @@ type hardState struct {
 	first     LSN // of the index: below it retention has removed everything
 	commit    LSN // when this was written; entries say it too
 	failed    bool
+	held      bool      // see held.go
+	forced    ids.Epoch // the last operator's choice that this log is known to follow
 	// members are those that have been in sync since they hold the partition, of the last configuration seen.
 	members []ids.NodeID
 	// joining are learners that this node, the primary of term.epoch, has proposed for the in-sync set. The proposal may
@@ -267,11 +269,24 @@ type hardState struct {
 	joining []ids.NodeID
 }
 
+// Flags of a hardState on disk. Versions that know only the first refuse a state that has others.
+const (
+	stateFailed = 1 << iota
+	stateHeld
+	stateForced // the epoch follows the members
+)
+
 func (s *hardState) append(dst []byte) []byte {
 	le := binary.LittleEndian
 	flags := byte(0)
 	if s.failed {
-		flags = 1
+		flags |= stateFailed
+	}
+	if s.held {
+		flags |= stateHeld
+	}
+	if s.forced > 0 {
+		flags |= stateForced
 	}
 	dst = append(dst, formatVersion, flags)
 	for _, v := range [...]uint64{
@@ -285,19 +300,22 @@ func (s *hardState) append(dst []byte) []byte {
 			dst = append(append(dst, byte(len(m))), m...)
 		}
 	}
+	if s.forced > 0 {
+		dst = le.AppendUint64(dst, uint64(s.forced))
+	}
 	return dst
 }
 
 func (s *hardState) decode(src []byte) error {
 	bad := fault.New(fault.Corrupted, "a replica's state of %d bytes isn't one", len(src))
 	const fixed = 2 + 8*8
-	if len(src) < fixed || src[0] != formatVersion || src[1] > 1 {
+	if len(src) < fixed || src[0] != formatVersion || src[1] > stateFailed|stateHeld|stateForced {
 		return bad
 	}
 	le := binary.LittleEndian
 	u := func(i int) uint64 { return le.Uint64(src[2+8*i:]) }
 	*s = hardState{
-		failed: src[1] == 1, term: term{ids.Epoch(u(0)), u(1)}, base: LSN(u(2)),
+		failed: src[1]&stateFailed != 0, held: src[1]&stateHeld != 0, term: term{ids.Epoch(u(0)), u(1)}, base: LSN(u(2)),
 		baseTerm: term{ids.Epoch(u(3)), u(4)}, baseBytes: u(5), first: LSN(u(6)), commit: LSN(u(7)),
 	}
 	rest := src[fixed:]
@@ -314,6 +332,12 @@ func (s *hardState) decode(src []byte) error {
 			*list = append(*list, ids.NodeID(rest[1:1+rest[0]]))
 			rest = rest[1+rest[0]:]
 		}
+	}
+	if src[1]&stateForced != 0 {
+		if len(rest) < 8 {
+			return bad
+		}
+		s.forced, rest = ids.Epoch(le.Uint64(rest)), rest[8:]
 	}
 	if len(rest) != 0 {
 		return bad

@@ -46,6 +46,8 @@ func FuzzStored(f *testing.F) {
 	f.Add(rec.append(nil))
 	state := hardState{term: term{3, 1}, base: 4, first: 5, members: []ids.NodeID{"a", "b"}, joining: []ids.NodeID{"c"}}
 	f.Add(state.append(nil))
+	state.held, state.forced = true, 7
+	f.Add(state.append(nil))
 	fact := streamFact{1, 2, 3, 4, 5, 6}
 	f.Add(fact.append(nil))
 	f.Add(appendTerms(nil, []termStart{{term{3, 1}, 4}, {term{3, 2}, 9}}))

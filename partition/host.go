@@ -76,6 +76,7 @@ type hosted struct {
 	inbound   *inbound // where the primary's messages come from
 	ackQueued bool
 	watched   bool
+	held      bool  // as was told in the log
 	used      int64 // guarded by the budget
 
 	retention map[ids.StreamID]retained // only for the retention loop
@@ -224,10 +225,24 @@ func (h *Host) settle(hd *hosted, out *outcome) {
 		fx.freed = 0
 	}
 	out.tick, fx.tick = out.tick || fx.tick, false
+	if r.hard.held != hd.held {
+		hd.held = r.hard.held
+		h.noteHeld(r)
+	}
 	if !hd.watched && r.needsTime() {
 		hd.watched = true
 		h.watch.add(hd)
 	}
+}
+
+// noteHeld tells of a replica that stops, or goes on, for an operator's sake.
+func (h *Host) noteHeld(r *replica) {
+	if r.hard.held {
+		h.log.Error("a replica has acknowledged batches that its primary's log lacks; it keeps them and doesn't follow, until an operator "+
+			"chooses with millrace cluster recover", "partition", r.id, "committed", r.commit, "error", r.cause)
+		return
+	}
+	h.log.Warn("an operator has chosen: a replica that was held goes on", "partition", r.id, "epoch", r.epoch())
 }
 
 // finish does what an event left: it answers producers and asks for a tick.

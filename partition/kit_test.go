@@ -317,12 +317,12 @@ func (c *cluster) change(p ids.PartitionID, epoch ids.Epoch, fn func(*internalv1
 	}
 	cfg := &internalv1.PartitionConfig{
 		Id: old.Id, Epoch: old.Epoch, Primary: old.Primary, Replicas: slices.Clone(old.Replicas), InSync: slices.Clone(old.InSync),
-		EpochIndex: old.EpochIndex, HandoverTo: old.HandoverTo,
+		EpochIndex: old.EpochIndex, HandoverTo: old.HandoverTo, ForcedEpoch: old.ForcedEpoch,
 	}
 	if err := fn(cfg); err != nil {
 		return err
 	}
-	same := cfg.Primary == old.Primary && slices.Equal(cfg.Replicas, old.Replicas) && slices.Equal(cfg.InSync, old.InSync)
+	same := cfg.ForcedEpoch == old.ForcedEpoch && cfg.Primary == old.Primary && slices.Equal(cfg.Replicas, old.Replicas) && slices.Equal(cfg.InSync, old.InSync)
 	c.update(func(st *internalv1.ClusterState) {
 		if !same {
 			cfg.Epoch, cfg.EpochIndex = old.Epoch+1, st.Index

@@ -107,6 +107,7 @@ func (r *replica) lead(now time.Duration, again bool) {
 		r.hard.joining = nil
 	}
 	r.hard.term = term{ids.Epoch(r.cfg.Epoch), r.boot}
+	r.hard.forced = max(r.hard.forced, ids.Epoch(r.cfg.ForcedEpoch))
 	r.termOp = r.write(r.stateMut())
 	ps := &r.primary
 	ps.start, ps.handoverAsked, ps.peers, ps.copying, ps.superseded = r.end+1, 0, nil, 0, false

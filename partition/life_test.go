@@ -388,3 +388,76 @@ func TestDiskThatForgets(t *testing.T) {
 		t.Errorf("%d records: %v", len(got), err)
 	}
 }
+
+// TestHeldReplica puts the disk of a primary that is alone in sync back to an earlier state. The other replica has what it
+// forgot, and keeps it, also over a restart and when it is moved off its node, until an operator chooses.
+func TestHeldReplica(t *testing.T) {
+	for _, choice := range []string{"the primary", "the held replica"} {
+		t.Run(choice, func(t *testing.T) {
+			c, first, other := forgetAlone(t)
+			held := func() bool {
+				s := other.host.Status()
+				return len(s) == 1 && s[0].Held && s[0].Err != nil && s[0].Last == 40
+			}
+			eventually(t, "the other replica is held", held)
+			c.crash(other.id, 0, randSource{1})
+			c.start(other.id)
+			eventually(t, "it is held after a restart", held)
+			if err := c.change(0, ids.Epoch(c.config(0).Epoch), func(cfg *internalv1.PartitionConfig) error {
+				cfg.Replicas = []string{string(first.id)}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it is held though it was moved", held)
+			chosen, records := first, 20
+			if choice == "the held replica" {
+				chosen, records = other, 40
+			}
+			if err := c.change(0, ids.Epoch(c.config(0).Epoch), func(cfg *internalv1.PartitionConfig) error {
+				cfg.Replicas = []string{string(first.id), string(other.id)}
+				cfg.Primary, cfg.InSync, cfg.ForcedEpoch = string(chosen.id), []string{string(chosen.id)}, cfg.Epoch+1
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range []*node{first, other} {
+				eventually(t, fmt.Sprintf("%s has %d records and is in sync", n.id, records), func() bool {
+					got, err := n.readAll(0, 1, 0)
+					return err == nil && len(got) == records && slices.Contains(c.config(0).InSync, string(n.id))
+				})
+			}
+			c.must(0, 1, batchOf(8, 1, "goes on"))
+		})
+	}
+}
+
+// forgetAlone is a primary, alone in sync, whose disk has forgotten half of its 40 batches, and a replica that has all.
+func forgetAlone(t *testing.T) (c *cluster, first, other *node) {
+	c = newCluster(t, 2, 1, nil).startAll()
+	for i := range 20 {
+		c.must(0, 1, batchOf(7, uint64(i+1), fmt.Sprint("early", i)))
+	}
+	first = c.primary(0)
+	earlier := first.fs.CrashClone(vfs.CrashCloneCfg{})
+	for i := range 20 {
+		c.must(0, 1, batchOf(7, uint64(i+21), fmt.Sprint("late", i)))
+	}
+	if other = c.nodes["n1"]; other == first {
+		other = c.nodes["n2"]
+	}
+	eventually(t, "the follower knows that all is committed", func() bool {
+		got, err := other.readAll(0, 1, 0)
+		return err == nil && len(got) == 40
+	})
+	c.crash(first.id, 0, randSource{1})
+	first.fs = earlier
+	if err := c.change(0, ids.Epoch(c.config(0).Epoch), func(cfg *internalv1.PartitionConfig) error {
+		cfg.InSync = []string{string(first.id)}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c.start(first.id)
+	return c, first, other
+}

@@ -83,7 +83,14 @@ func (r *replica) load(it diskIter) error {
 	if err := r.loadIndex(it); err != nil {
 		return err
 	}
-	return r.loadStreams(it)
+	if err := r.loadStreams(it); err != nil {
+		return err
+	}
+	if r.hard.held {
+		r.role, r.cause = RoleFailed, fault.New(fault.Conflict, "partition %d: this copy has acknowledged batches that its primary's log lacks; "+
+			"it is kept, and doesn't follow", r.id)
+	}
+	return nil
 }
 
 func (r *replica) loadTerms(it diskIter) error {

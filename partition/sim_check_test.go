@@ -13,6 +13,9 @@ import (
 // noteCommits compares what a primary commits with what was committed before.
 func (s *sim) noteCommits(n *simNode) {
 	r := n.r
+	if s.forgetful.undecided() {
+		return
+	}
 	for lsn := s.top + 1; lsn <= r.commit && r.role == RolePrimary && r.primary.established; lsn++ {
 		v, ok := n.disk[string(indexKey(0, lsn))]
 		if !ok {
@@ -57,6 +60,9 @@ func (s *sim) noteCommitter(n *simNode, h header) {
 // noteClosing: a tick closes when everything stamped with it, or before, is committed.
 func (s *sim) noteClosing(n *simNode, c Closing) {
 	s.trace("%s closes %d in epoch %d", n.id, c.Tick, c.Epoch)
+	if s.forgetful.undecided() {
+		return
+	}
 	s.closed = max(s.closed, c.Tick)
 	for _, d := range c.Data {
 		if d.Tick > c.Tick {
@@ -72,8 +78,12 @@ func (s *sim) noteClosing(n *simNode, c Closing) {
 
 // check looks at all nodes.
 func (s *sim) check() {
+	if s.forgetful.undecided() {
+		s.checkKept()
+		return
+	}
 	for _, n := range s.nodes {
-		if !n.up || n.r == nil {
+		if !n.up || n.r == nil || !s.follows(n.r) {
 			continue
 		}
 		r := n.r
@@ -92,6 +102,9 @@ func (s *sim) check() {
 }
 
 func (s *sim) answered(n *simNode, p *simProducer, seq uint64, seen ids.Tick, res AppendResult, err error) {
+	if s.forgetful.undecided() || !slices.Contains(s.producers, p) {
+		return
+	}
 	if err != nil {
 		var f *fault.Error
 		if !errors.As(err, &f) {

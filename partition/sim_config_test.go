@@ -34,7 +34,7 @@ func (s *sim) change(epoch ids.Epoch, fn func(*internalv1.PartitionConfig) bool)
 	}
 	cfg := &internalv1.PartitionConfig{
 		Epoch: old.Epoch, Primary: old.Primary, Replicas: slices.Clone(old.Replicas), InSync: slices.Clone(old.InSync),
-		EpochIndex: old.EpochIndex, HandoverTo: old.HandoverTo,
+		EpochIndex: old.EpochIndex, HandoverTo: old.HandoverTo, ForcedEpoch: old.ForcedEpoch,
 	}
 	if !fn(cfg) {
 		return fault.New(fault.Conflict, "no")
@@ -102,6 +102,9 @@ func (s *sim) called(x simCall, err error) {
 
 // reconfigure: failovers, justified or not, handovers, moves of replicas.
 func (s *sim) reconfigure() {
+	if s.forgetful.undecided() {
+		return
+	}
 	old := s.last().Partitions[0]
 	_ = s.change(ids.Epoch(old.Epoch), func(cfg *internalv1.PartitionConfig) bool {
 		switch s.rng.IntN(5) {

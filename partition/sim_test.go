@@ -64,6 +64,8 @@ type sim struct {
 	acks       int
 	step       int
 	healing    bool
+	forgets    bool             // it ends with forget, and has no retention
+	forgetful  *simForgetting   // a primary's disk has forgotten something; nil: none has
 	out        *strings.Builder // of a scripted run
 }
 
@@ -118,9 +120,13 @@ func runSim(t *testing.T, seed uint64) {
 	for i := range 3 {
 		s.producers = append(s.producers, &simProducer{id: uint64(i + 1), stream: ids.StreamID(i%2 + 1), next: 1, acked: map[uint64]AppendResult{}, quota: 40})
 	}
+	s.forgets = s.chance(25)
 	for s.step = range 1500 {
 		s.random()
 		s.check()
+	}
+	if s.forgets {
+		s.forget()
 	}
 	s.heal()
 }
@@ -216,31 +222,10 @@ func (s *sim) produce() {
 // heal lets everything get through, and waits until all that was sent is acknowledged and all members agree.
 func (s *sim) heal() {
 	s.healing = true
-	for _, n := range s.nodes {
-		n.start()
-	}
 	for range 6000 {
 		s.step++
 		s.now += 10 * time.Millisecond
-		for len(s.net) > 0 {
-			s.deliver(0, false)
-		}
-		for _, n := range s.nodes {
-			for _, o := range s.nodes {
-				if o != n && !n.links[o.id] && n.r != nil {
-					n.links[o.id] = true
-					n.r.connected(o.id)
-					n.drain()
-				}
-			}
-			n.flush(100)
-			n.learn()
-			n.takeTick()
-			n.send()
-			n.sendAck()
-			n.elapse()
-		}
-		s.answer()
+		s.everyone()
 		if s.step%5 == 0 {
 			s.issueTick()
 			s.produce()
@@ -266,6 +251,32 @@ func (s *sim) heal() {
 		}
 	}
 	s.violated("heals", "doesn't heal: %d acknowledged, %d committed, pending %v %v %v", s.acks, s.top, s.producers[0].pending, s.producers[1].pending, s.producers[2].pending)
+}
+
+// everyone lets all that is under way arrive and each node do what it has to do.
+func (s *sim) everyone() {
+	for len(s.net) > 0 {
+		s.deliver(0, false)
+	}
+	for _, n := range s.nodes {
+		n.start()
+	}
+	for _, n := range s.nodes {
+		for _, o := range s.nodes {
+			if o != n && !n.links[o.id] && n.r != nil {
+				n.links[o.id] = true
+				n.r.connected(o.id)
+				n.drain()
+			}
+		}
+		n.flush(100)
+		n.learn()
+		n.takeTick()
+		n.send()
+		n.sendAck()
+		n.elapse()
+	}
+	s.answer()
 }
 
 func (s *sim) healed() bool {

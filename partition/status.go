@@ -2,6 +2,7 @@ package partition
 
 import (
 	"context"
+	"slices"
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
@@ -18,6 +19,7 @@ func (h *Host) Status() []ReplicaStatus {
 		s := ReplicaStatus{
 			Partition: r.id, Role: r.role, Epoch: r.epoch(), Last: r.end, Commit: r.commit, EndBytes: r.totals(), Err: r.cause,
 		}
+		s.Held = r.hard.held
 		if r.role == RolePrimary {
 			s.Open, s.Closed = r.primary.open, r.primary.closed
 			for _, p := range r.primary.peers {
@@ -51,7 +53,8 @@ func (h *Host) logEnd(p ids.PartitionID) (LogPosition, error) {
 	hd.mu.Lock()
 	defer hd.mu.Unlock()
 	r := hd.r
-	if hd.gone || r.role == RoleFailed {
+	choice := r.hard.held && !slices.Contains(r.cfg.InSync, string(r.self)) // an operator may force it
+	if hd.gone || r.role == RoleFailed && !choice {
 		return LogPosition{}, fault.New(fault.NotFound, "partition %d has no whole copy on node %s", p, h.cfg.Node)
 	}
 	t := r.hist.at(r.durable)

@@ -350,7 +350,10 @@ func (a *app) recoverCommand() *cobra.Command {
 		Long: `Recover makes NODE the primary of a partition whose in-sync replicas are all lost for good. What only they had is lost with
 that, acknowledged records too, and views may have counted such records already: create them anew to be exact. Without
 --unsafe it says what would be lost and does nothing. It is refused while any in-sync replica lives: then nothing needs
-to be forced. Afterwards remove the lost nodes, which lets the replicas be made anew.`,
+to be forced. Afterwards remove the lost nodes, which lets the replicas be made anew.
+
+It also chooses where cluster status notes that a node keeps records which the partition's primary has lost: NODE is then one
+of the two, and what only the other has is given up.`,
 		Example: `  millrace cluster recover --partition 3 --node n3
   millrace cluster recover --partition 3 --node n3 --unsafe`,
 		Args: cobra.NoArgs,

@@ -92,6 +92,7 @@ type Command struct {
 	//	*Command_ReserveTicks
 	//	*Command_CreateTable
 	//	*Command_RestartView
+	//	*Command_ForcePartition
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -254,6 +255,15 @@ func (x *Command) GetRestartView() *RestartView {
 	return nil
 }
 
+func (x *Command) GetForcePartition() *ForcePartition {
+	if x != nil {
+		if x, ok := x.Op.(*Command_ForcePartition); ok {
+			return x.ForcePartition
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -302,6 +312,10 @@ type Command_RestartView struct {
 	RestartView *RestartView `protobuf:"bytes,40,opt,name=restart_view,json=restartView,proto3,oneof"`
 }
 
+type Command_ForcePartition struct {
+	ForcePartition *ForcePartition `protobuf:"bytes,41,opt,name=force_partition,json=forcePartition,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Op() {}
 
 func (*Command_RegisterMember) isCommand_Op() {}
@@ -323,6 +337,8 @@ func (*Command_ReserveTicks) isCommand_Op() {}
 func (*Command_CreateTable) isCommand_Op() {}
 
 func (*Command_RestartView) isCommand_Op() {}
+
+func (*Command_ForcePartition) isCommand_Op() {}
 
 // Bootstrap makes the cluster, with one member that holds every partition. Refused when there is a cluster already.
 type Bootstrap struct {
@@ -888,7 +904,7 @@ type PartitionChange struct {
 	Config        *PartitionConfig       `protobuf:"bytes,1,opt,name=config,proto3" json:"config,omitempty"`
 	ExpectedEpoch uint64                 `protobuf:"varint,2,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"`
 	Failover      bool                   `protobuf:"varint,3,opt,name=failover,proto3" json:"failover,omitempty"` // the primary is lost: in_sync may shrink below the least that a planned change must leave
-	Unsafe        bool                   `protobuf:"varint,4,opt,name=unsafe,proto3" json:"unsafe,omitempty"`     // an operator forces a primary that wasn't in sync: acknowledged records may be lost
+	Unsafe        bool                   `protobuf:"varint,4,opt,name=unsafe,proto3" json:"unsafe,omitempty"`     // as ForcePartition, but not noted; written by earlier versions
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -951,6 +967,60 @@ func (x *PartitionChange) GetUnsafe() bool {
 	return false
 }
 
+// ForcePartition is an operator's choice of a primary that wasn't in sync, or whose log lacks what another replica has:
+// acknowledged records may be lost. The epoch rises in any case, and is noted as forced.
+type ForcePartition struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Config        *PartitionConfig       `protobuf:"bytes,1,opt,name=config,proto3" json:"config,omitempty"` // epoch, epoch_index and forced_epoch are ignored
+	ExpectedEpoch uint64                 `protobuf:"varint,2,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForcePartition) Reset() {
+	*x = ForcePartition{}
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForcePartition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForcePartition) ProtoMessage() {}
+
+func (x *ForcePartition) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForcePartition.ProtoReflect.Descriptor instead.
+func (*ForcePartition) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ForcePartition) GetConfig() *PartitionConfig {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
+func (x *ForcePartition) GetExpectedEpoch() uint64 {
+	if x != nil {
+		return x.ExpectedEpoch
+	}
+	return 0
+}
+
 // ReserveTicks raises the ceiling below which the leader may issue ticks without asking Raft.
 type ReserveTicks struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -961,7 +1031,7 @@ type ReserveTicks struct {
 
 func (x *ReserveTicks) Reset() {
 	*x = ReserveTicks{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[12]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1043,7 @@ func (x *ReserveTicks) String() string {
 func (*ReserveTicks) ProtoMessage() {}
 
 func (x *ReserveTicks) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[12]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1056,7 @@ func (x *ReserveTicks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveTicks.ProtoReflect.Descriptor instead.
 func (*ReserveTicks) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReserveTicks) GetCeiling() uint64 {
@@ -1012,7 +1082,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1094,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1107,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CommandResult) GetIndex() uint64 {
@@ -1108,7 +1178,7 @@ type PartitionRefusal struct {
 
 func (x *PartitionRefusal) Reset() {
 	*x = PartitionRefusal{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1190,7 @@ func (x *PartitionRefusal) String() string {
 func (*PartitionRefusal) ProtoMessage() {}
 
 func (x *PartitionRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1203,7 @@ func (x *PartitionRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionRefusal.ProtoReflect.Descriptor instead.
 func (*PartitionRefusal) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PartitionRefusal) GetPartition() uint32 {
@@ -1174,7 +1244,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1256,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1269,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -1225,7 +1295,7 @@ type ProposeResponse struct {
 
 func (x *ProposeResponse) Reset() {
 	*x = ProposeResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1307,7 @@ func (x *ProposeResponse) String() string {
 func (*ProposeResponse) ProtoMessage() {}
 
 func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1320,7 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
 func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ProposeResponse) GetResult() *CommandResult {
@@ -1277,13 +1347,14 @@ type NodeReport struct {
 	Detail         []byte                 `protobuf:"bytes,12,opt,name=detail,proto3" json:"detail,omitempty"`                              // of the node's own, passed through to ClusterOverview
 	Incarnation    string                 `protobuf:"bytes,13,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                    // random for each process
 	RaftIndex      uint64                 `protobuf:"varint,14,opt,name=raft_index,json=raftIndex,proto3" json:"raft_index,omitempty"`      // last index in the node's Raft log
+	Held           []*HeldReplica         `protobuf:"bytes,15,rep,name=held,proto3" json:"held,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *NodeReport) Reset() {
 	*x = NodeReport{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +1366,7 @@ func (x *NodeReport) String() string {
 func (*NodeReport) ProtoMessage() {}
 
 func (x *NodeReport) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +1379,7 @@ func (x *NodeReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReport.ProtoReflect.Descriptor instead.
 func (*NodeReport) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NodeReport) GetNode() string {
@@ -1409,20 +1480,29 @@ func (x *NodeReport) GetRaftIndex() uint64 {
 	return 0
 }
 
+func (x *NodeReport) GetHeld() []*HeldReplica {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
 type ReplicaProgress struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Partition     uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"` // the learner
-	DoneBytes     uint64                 `protobuf:"varint,3,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
-	TotalBytes    uint64                 `protobuf:"varint,4,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
-	ViewsBehind   bool                   `protobuf:"varint,5,opt,name=views_behind,json=viewsBehind,proto3" json:"views_behind,omitempty"` // it lacks the state of a view: as the primary it would compute it anew
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Partition       uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Node            string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"` // the learner
+	DoneBytes       uint64                 `protobuf:"varint,3,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
+	TotalBytes      uint64                 `protobuf:"varint,4,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	ViewsBehind     bool                   `protobuf:"varint,5,opt,name=views_behind,json=viewsBehind,proto3" json:"views_behind,omitempty"`            // it lacks the state of a view: as the primary it would compute it anew
+	StateDoneBytes  uint64                 `protobuf:"varint,6,opt,name=state_done_bytes,json=stateDoneBytes,proto3" json:"state_done_bytes,omitempty"` // of the views' state, while it is copied
+	StateTotalBytes uint64                 `protobuf:"varint,7,opt,name=state_total_bytes,json=stateTotalBytes,proto3" json:"state_total_bytes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ReplicaProgress) Reset() {
 	*x = ReplicaProgress{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1514,7 @@ func (x *ReplicaProgress) String() string {
 func (*ReplicaProgress) ProtoMessage() {}
 
 func (x *ReplicaProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1527,7 @@ func (x *ReplicaProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaProgress.ProtoReflect.Descriptor instead.
 func (*ReplicaProgress) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReplicaProgress) GetPartition() uint32 {
@@ -1485,6 +1565,81 @@ func (x *ReplicaProgress) GetViewsBehind() bool {
 	return false
 }
 
+func (x *ReplicaProgress) GetStateDoneBytes() uint64 {
+	if x != nil {
+		return x.StateDoneBytes
+	}
+	return 0
+}
+
+func (x *ReplicaProgress) GetStateTotalBytes() uint64 {
+	if x != nil {
+		return x.StateTotalBytes
+	}
+	return 0
+}
+
+// HeldReplica is a copy whose committed batches the primary's log lacks. It has stopped, and keeps them.
+type HeldReplica struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Committed     uint64                 `protobuf:"varint,2,opt,name=committed,proto3" json:"committed,omitempty"` // how far it knows its log to be committed
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldReplica) Reset() {
+	*x = HeldReplica{}
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldReplica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldReplica) ProtoMessage() {}
+
+func (x *HeldReplica) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldReplica.ProtoReflect.Descriptor instead.
+func (*HeldReplica) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *HeldReplica) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *HeldReplica) GetCommitted() uint64 {
+	if x != nil {
+		return x.Committed
+	}
+	return 0
+}
+
+func (x *HeldReplica) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type TickNotice struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tick          uint64                 `protobuf:"varint,1,opt,name=tick,proto3" json:"tick,omitempty"`
@@ -1496,7 +1651,7 @@ type TickNotice struct {
 
 func (x *TickNotice) Reset() {
 	*x = TickNotice{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1663,7 @@ func (x *TickNotice) String() string {
 func (*TickNotice) ProtoMessage() {}
 
 func (x *TickNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1676,7 @@ func (x *TickNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TickNotice.ProtoReflect.Descriptor instead.
 func (*TickNotice) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TickNotice) GetTick() uint64 {
@@ -1554,7 +1709,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1721,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1734,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PingRequest) GetNode() string {
@@ -1599,7 +1754,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1766,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1779,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PingResponse) GetNode() string {
@@ -1649,7 +1804,7 @@ type BarrierRequest struct {
 
 func (x *BarrierRequest) Reset() {
 	*x = BarrierRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1661,7 +1816,7 @@ func (x *BarrierRequest) String() string {
 func (*BarrierRequest) ProtoMessage() {}
 
 func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1674,7 +1829,7 @@ func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierRequest.ProtoReflect.Descriptor instead.
 func (*BarrierRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 type BarrierResponse struct {
@@ -1687,7 +1842,7 @@ type BarrierResponse struct {
 
 func (x *BarrierResponse) Reset() {
 	*x = BarrierResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +1854,7 @@ func (x *BarrierResponse) String() string {
 func (*BarrierResponse) ProtoMessage() {}
 
 func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +1867,7 @@ func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierResponse.ProtoReflect.Descriptor instead.
 func (*BarrierResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *BarrierResponse) GetIndex() uint64 {
@@ -1737,7 +1892,7 @@ type OverviewRequest struct {
 
 func (x *OverviewRequest) Reset() {
 	*x = OverviewRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1749,7 +1904,7 @@ func (x *OverviewRequest) String() string {
 func (*OverviewRequest) ProtoMessage() {}
 
 func (x *OverviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1762,7 +1917,7 @@ func (x *OverviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverviewRequest.ProtoReflect.Descriptor instead.
 func (*OverviewRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 type ClusterOverview struct {
@@ -1779,7 +1934,7 @@ type ClusterOverview struct {
 
 func (x *ClusterOverview) Reset() {
 	*x = ClusterOverview{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1791,7 +1946,7 @@ func (x *ClusterOverview) String() string {
 func (*ClusterOverview) ProtoMessage() {}
 
 func (x *ClusterOverview) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1804,7 +1959,7 @@ func (x *ClusterOverview) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterOverview.ProtoReflect.Descriptor instead.
 func (*ClusterOverview) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ClusterOverview) GetLeader() string {
@@ -1861,7 +2016,7 @@ type MemberStatus struct {
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +2028,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +2041,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *MemberStatus) GetId() string {
@@ -1922,7 +2077,7 @@ type PartitionMove struct {
 	Partition      uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
 	From           string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"` // member ids; from is empty when a replica is only added, to when one is only removed
 	To             string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
-	Phase          string                 `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"` // queued, copy, promote, handover, remove
+	Phase          string                 `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"` // queued, copy, promote, state, handover, remove
 	DoneBytes      uint64                 `protobuf:"varint,5,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
 	TotalBytes     uint64                 `protobuf:"varint,6,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
 	BytesPerSecond uint64                 `protobuf:"varint,7,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"` // of late; 0: not known
@@ -1932,7 +2087,7 @@ type PartitionMove struct {
 
 func (x *PartitionMove) Reset() {
 	*x = PartitionMove{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2099,7 @@ func (x *PartitionMove) String() string {
 func (*PartitionMove) ProtoMessage() {}
 
 func (x *PartitionMove) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2112,7 @@ func (x *PartitionMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionMove.ProtoReflect.Descriptor instead.
 func (*PartitionMove) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PartitionMove) GetPartition() uint32 {
@@ -2020,7 +2175,7 @@ type RecoverPartitionRequest struct {
 
 func (x *RecoverPartitionRequest) Reset() {
 	*x = RecoverPartitionRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2032,7 +2187,7 @@ func (x *RecoverPartitionRequest) String() string {
 func (*RecoverPartitionRequest) ProtoMessage() {}
 
 func (x *RecoverPartitionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2045,7 +2200,7 @@ func (x *RecoverPartitionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverPartitionRequest.ProtoReflect.Descriptor instead.
 func (*RecoverPartitionRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RecoverPartitionRequest) GetPartition() uint32 {
@@ -2078,7 +2233,7 @@ type RecoverPartitionResponse struct {
 
 func (x *RecoverPartitionResponse) Reset() {
 	*x = RecoverPartitionResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2090,7 +2245,7 @@ func (x *RecoverPartitionResponse) String() string {
 func (*RecoverPartitionResponse) ProtoMessage() {}
 
 func (x *RecoverPartitionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2103,7 +2258,7 @@ func (x *RecoverPartitionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverPartitionResponse.ProtoReflect.Descriptor instead.
 func (*RecoverPartitionResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RecoverPartitionResponse) GetLoss() string {
@@ -2123,7 +2278,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2135,7 +2290,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2148,7 +2303,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RemoveMemberRequest) GetNode() string {
@@ -2181,7 +2336,7 @@ type RaftSnapshot struct {
 
 func (x *RaftSnapshot) Reset() {
 	*x = RaftSnapshot{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2193,7 +2348,7 @@ func (x *RaftSnapshot) String() string {
 func (*RaftSnapshot) ProtoMessage() {}
 
 func (x *RaftSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2206,7 +2361,7 @@ func (x *RaftSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftSnapshot.ProtoReflect.Descriptor instead.
 func (*RaftSnapshot) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RaftSnapshot) GetVersion() uint32 {
@@ -2268,7 +2423,7 @@ type KnownPeers struct {
 
 func (x *KnownPeers) Reset() {
 	*x = KnownPeers{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +2435,7 @@ func (x *KnownPeers) String() string {
 func (*KnownPeers) ProtoMessage() {}
 
 func (x *KnownPeers) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +2448,7 @@ func (x *KnownPeers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownPeers.ProtoReflect.Descriptor instead.
 func (*KnownPeers) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *KnownPeers) GetGossip() []string {
@@ -2316,7 +2471,7 @@ type GossipMeta struct {
 
 func (x *GossipMeta) Reset() {
 	*x = GossipMeta{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[33]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2483,7 @@ func (x *GossipMeta) String() string {
 func (*GossipMeta) ProtoMessage() {}
 
 func (x *GossipMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[33]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2341,7 +2496,7 @@ func (x *GossipMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GossipMeta.ProtoReflect.Descriptor instead.
 func (*GossipMeta) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GossipMeta) GetClusterId() string {
@@ -2376,7 +2531,7 @@ var File_millrace_internal_v1_control_proto protoreflect.FileDescriptor
 
 const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\"millrace/internal/v1/control.proto\x12\x14millrace.internal.v1\x1a millrace/internal/v1/state.proto\"\x83\a\n" +
+	"\"millrace/internal/v1/control.proto\x12\x14millrace.internal.v1\x1a millrace/internal/v1/state.proto\"\xd4\a\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x17\n" +
 	"\atime_us\x18\x02 \x01(\x04R\x06timeUs\x12\x12\n" +
@@ -2393,7 +2548,8 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\rset_partition\x18\x11 \x01(\v2\".millrace.internal.v1.SetPartitionH\x00R\fsetPartition\x12I\n" +
 	"\rreserve_ticks\x18\x12 \x01(\v2\".millrace.internal.v1.ReserveTicksH\x00R\freserveTicks\x12F\n" +
 	"\fcreate_table\x18\x13 \x01(\v2!.millrace.internal.v1.CreateTableH\x00R\vcreateTable\x12F\n" +
-	"\frestart_view\x18( \x01(\v2!.millrace.internal.v1.RestartViewH\x00R\vrestartViewB\x04\n" +
+	"\frestart_view\x18( \x01(\v2!.millrace.internal.v1.RestartViewH\x00R\vrestartView\x12O\n" +
+	"\x0fforce_partition\x18) \x01(\v2$.millrace.internal.v1.ForcePartitionH\x00R\x0eforcePartitionB\x04\n" +
 	"\x02op\"\xa5\x01\n" +
 	"\tBootstrap\x12\x1d\n" +
 	"\n" +
@@ -2436,7 +2592,10 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\x06config\x18\x01 \x01(\v2%.millrace.internal.v1.PartitionConfigR\x06config\x12%\n" +
 	"\x0eexpected_epoch\x18\x02 \x01(\x04R\rexpectedEpoch\x12\x1a\n" +
 	"\bfailover\x18\x03 \x01(\bR\bfailover\x12\x16\n" +
-	"\x06unsafe\x18\x04 \x01(\bR\x06unsafe\"(\n" +
+	"\x06unsafe\x18\x04 \x01(\bR\x06unsafe\"v\n" +
+	"\x0eForcePartition\x12=\n" +
+	"\x06config\x18\x01 \x01(\v2%.millrace.internal.v1.PartitionConfigR\x06config\x12%\n" +
+	"\x0eexpected_epoch\x18\x02 \x01(\x04R\rexpectedEpoch\"(\n" +
 	"\fReserveTicks\x12\x18\n" +
 	"\aceiling\x18\x01 \x01(\x04R\aceiling\"\xd2\x02\n" +
 	"\rCommandResult\x12\x14\n" +
@@ -2460,7 +2619,7 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\acommand\x18\x01 \x01(\v2\x1d.millrace.internal.v1.CommandR\acommand\x12\x18\n" +
 	"\aforward\x18\x02 \x01(\bR\aforward\"N\n" +
 	"\x0fProposeResponse\x12;\n" +
-	"\x06result\x18\x01 \x01(\v2#.millrace.internal.v1.CommandResultR\x06result\"\xe1\x03\n" +
+	"\x06result\x18\x01 \x01(\v2#.millrace.internal.v1.CommandResultR\x06result\"\x98\x04\n" +
 	"\n" +
 	"NodeReport\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12#\n" +
@@ -2478,7 +2637,8 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\x06detail\x18\f \x01(\fR\x06detail\x12 \n" +
 	"\vincarnation\x18\r \x01(\tR\vincarnation\x12\x1d\n" +
 	"\n" +
-	"raft_index\x18\x0e \x01(\x04R\traftIndex\"\xa6\x01\n" +
+	"raft_index\x18\x0e \x01(\x04R\traftIndex\x125\n" +
+	"\x04held\x18\x0f \x03(\v2!.millrace.internal.v1.HeldReplicaR\x04held\"\xfc\x01\n" +
 	"\x0fReplicaProgress\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x1d\n" +
@@ -2486,7 +2646,13 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"done_bytes\x18\x03 \x01(\x04R\tdoneBytes\x12\x1f\n" +
 	"\vtotal_bytes\x18\x04 \x01(\x04R\n" +
 	"totalBytes\x12!\n" +
-	"\fviews_behind\x18\x05 \x01(\bR\vviewsBehind\"S\n" +
+	"\fviews_behind\x18\x05 \x01(\bR\vviewsBehind\x12(\n" +
+	"\x10state_done_bytes\x18\x06 \x01(\x04R\x0estateDoneBytes\x12*\n" +
+	"\x11state_total_bytes\x18\a \x01(\x04R\x0fstateTotalBytes\"a\n" +
+	"\vHeldReplica\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x1c\n" +
+	"\tcommitted\x18\x02 \x01(\x04R\tcommitted\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"S\n" +
 	"\n" +
 	"TickNotice\x12\x12\n" +
 	"\x04tick\x18\x01 \x01(\x04R\x04tick\x12\x1d\n" +
@@ -2581,7 +2747,7 @@ func file_millrace_internal_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_internal_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_internal_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_millrace_internal_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_millrace_internal_v1_control_proto_goTypes = []any{
 	(ObjectKind)(0),                  // 0: millrace.internal.v1.ObjectKind
 	(*Command)(nil),                  // 1: millrace.internal.v1.Command
@@ -2596,33 +2762,35 @@ var file_millrace_internal_v1_control_proto_goTypes = []any{
 	(*DropObjects)(nil),              // 10: millrace.internal.v1.DropObjects
 	(*SetPartition)(nil),             // 11: millrace.internal.v1.SetPartition
 	(*PartitionChange)(nil),          // 12: millrace.internal.v1.PartitionChange
-	(*ReserveTicks)(nil),             // 13: millrace.internal.v1.ReserveTicks
-	(*CommandResult)(nil),            // 14: millrace.internal.v1.CommandResult
-	(*PartitionRefusal)(nil),         // 15: millrace.internal.v1.PartitionRefusal
-	(*ProposeRequest)(nil),           // 16: millrace.internal.v1.ProposeRequest
-	(*ProposeResponse)(nil),          // 17: millrace.internal.v1.ProposeResponse
-	(*NodeReport)(nil),               // 18: millrace.internal.v1.NodeReport
-	(*ReplicaProgress)(nil),          // 19: millrace.internal.v1.ReplicaProgress
-	(*TickNotice)(nil),               // 20: millrace.internal.v1.TickNotice
-	(*PingRequest)(nil),              // 21: millrace.internal.v1.PingRequest
-	(*PingResponse)(nil),             // 22: millrace.internal.v1.PingResponse
-	(*BarrierRequest)(nil),           // 23: millrace.internal.v1.BarrierRequest
-	(*BarrierResponse)(nil),          // 24: millrace.internal.v1.BarrierResponse
-	(*OverviewRequest)(nil),          // 25: millrace.internal.v1.OverviewRequest
-	(*ClusterOverview)(nil),          // 26: millrace.internal.v1.ClusterOverview
-	(*MemberStatus)(nil),             // 27: millrace.internal.v1.MemberStatus
-	(*PartitionMove)(nil),            // 28: millrace.internal.v1.PartitionMove
-	(*RecoverPartitionRequest)(nil),  // 29: millrace.internal.v1.RecoverPartitionRequest
-	(*RecoverPartitionResponse)(nil), // 30: millrace.internal.v1.RecoverPartitionResponse
-	(*RemoveMemberRequest)(nil),      // 31: millrace.internal.v1.RemoveMemberRequest
-	(*RaftSnapshot)(nil),             // 32: millrace.internal.v1.RaftSnapshot
-	(*KnownPeers)(nil),               // 33: millrace.internal.v1.KnownPeers
-	(*GossipMeta)(nil),               // 34: millrace.internal.v1.GossipMeta
-	(*Member)(nil),                   // 35: millrace.internal.v1.Member
-	(MemberState)(0),                 // 36: millrace.internal.v1.MemberState
-	(*StreamDef)(nil),                // 37: millrace.internal.v1.StreamDef
-	(*ViewDef)(nil),                  // 38: millrace.internal.v1.ViewDef
-	(*PartitionConfig)(nil),          // 39: millrace.internal.v1.PartitionConfig
+	(*ForcePartition)(nil),           // 13: millrace.internal.v1.ForcePartition
+	(*ReserveTicks)(nil),             // 14: millrace.internal.v1.ReserveTicks
+	(*CommandResult)(nil),            // 15: millrace.internal.v1.CommandResult
+	(*PartitionRefusal)(nil),         // 16: millrace.internal.v1.PartitionRefusal
+	(*ProposeRequest)(nil),           // 17: millrace.internal.v1.ProposeRequest
+	(*ProposeResponse)(nil),          // 18: millrace.internal.v1.ProposeResponse
+	(*NodeReport)(nil),               // 19: millrace.internal.v1.NodeReport
+	(*ReplicaProgress)(nil),          // 20: millrace.internal.v1.ReplicaProgress
+	(*HeldReplica)(nil),              // 21: millrace.internal.v1.HeldReplica
+	(*TickNotice)(nil),               // 22: millrace.internal.v1.TickNotice
+	(*PingRequest)(nil),              // 23: millrace.internal.v1.PingRequest
+	(*PingResponse)(nil),             // 24: millrace.internal.v1.PingResponse
+	(*BarrierRequest)(nil),           // 25: millrace.internal.v1.BarrierRequest
+	(*BarrierResponse)(nil),          // 26: millrace.internal.v1.BarrierResponse
+	(*OverviewRequest)(nil),          // 27: millrace.internal.v1.OverviewRequest
+	(*ClusterOverview)(nil),          // 28: millrace.internal.v1.ClusterOverview
+	(*MemberStatus)(nil),             // 29: millrace.internal.v1.MemberStatus
+	(*PartitionMove)(nil),            // 30: millrace.internal.v1.PartitionMove
+	(*RecoverPartitionRequest)(nil),  // 31: millrace.internal.v1.RecoverPartitionRequest
+	(*RecoverPartitionResponse)(nil), // 32: millrace.internal.v1.RecoverPartitionResponse
+	(*RemoveMemberRequest)(nil),      // 33: millrace.internal.v1.RemoveMemberRequest
+	(*RaftSnapshot)(nil),             // 34: millrace.internal.v1.RaftSnapshot
+	(*KnownPeers)(nil),               // 35: millrace.internal.v1.KnownPeers
+	(*GossipMeta)(nil),               // 36: millrace.internal.v1.GossipMeta
+	(*Member)(nil),                   // 37: millrace.internal.v1.Member
+	(MemberState)(0),                 // 38: millrace.internal.v1.MemberState
+	(*StreamDef)(nil),                // 39: millrace.internal.v1.StreamDef
+	(*ViewDef)(nil),                  // 40: millrace.internal.v1.ViewDef
+	(*PartitionConfig)(nil),          // 41: millrace.internal.v1.PartitionConfig
 }
 var file_millrace_internal_v1_control_proto_depIdxs = []int32{
 	2,  // 0: millrace.internal.v1.Command.bootstrap:type_name -> millrace.internal.v1.Bootstrap
@@ -2633,48 +2801,51 @@ var file_millrace_internal_v1_control_proto_depIdxs = []int32{
 	7,  // 5: millrace.internal.v1.Command.create_view:type_name -> millrace.internal.v1.CreateView
 	10, // 6: millrace.internal.v1.Command.drop_objects:type_name -> millrace.internal.v1.DropObjects
 	11, // 7: millrace.internal.v1.Command.set_partition:type_name -> millrace.internal.v1.SetPartition
-	13, // 8: millrace.internal.v1.Command.reserve_ticks:type_name -> millrace.internal.v1.ReserveTicks
+	14, // 8: millrace.internal.v1.Command.reserve_ticks:type_name -> millrace.internal.v1.ReserveTicks
 	8,  // 9: millrace.internal.v1.Command.create_table:type_name -> millrace.internal.v1.CreateTable
 	9,  // 10: millrace.internal.v1.Command.restart_view:type_name -> millrace.internal.v1.RestartView
-	35, // 11: millrace.internal.v1.Bootstrap.member:type_name -> millrace.internal.v1.Member
-	35, // 12: millrace.internal.v1.RegisterMember.member:type_name -> millrace.internal.v1.Member
-	36, // 13: millrace.internal.v1.SetMemberState.state:type_name -> millrace.internal.v1.MemberState
-	36, // 14: millrace.internal.v1.SetMemberState.from:type_name -> millrace.internal.v1.MemberState
-	37, // 15: millrace.internal.v1.CreateStream.def:type_name -> millrace.internal.v1.StreamDef
-	38, // 16: millrace.internal.v1.CreateView.def:type_name -> millrace.internal.v1.ViewDef
-	37, // 17: millrace.internal.v1.CreateTable.log:type_name -> millrace.internal.v1.StreamDef
-	0,  // 18: millrace.internal.v1.DropObjects.kind:type_name -> millrace.internal.v1.ObjectKind
-	12, // 19: millrace.internal.v1.SetPartition.changes:type_name -> millrace.internal.v1.PartitionChange
-	39, // 20: millrace.internal.v1.PartitionChange.config:type_name -> millrace.internal.v1.PartitionConfig
-	39, // 21: millrace.internal.v1.CommandResult.partitions:type_name -> millrace.internal.v1.PartitionConfig
-	15, // 22: millrace.internal.v1.CommandResult.refused:type_name -> millrace.internal.v1.PartitionRefusal
-	35, // 23: millrace.internal.v1.CommandResult.member:type_name -> millrace.internal.v1.Member
-	1,  // 24: millrace.internal.v1.ProposeRequest.command:type_name -> millrace.internal.v1.Command
-	14, // 25: millrace.internal.v1.ProposeResponse.result:type_name -> millrace.internal.v1.CommandResult
-	19, // 26: millrace.internal.v1.NodeReport.progress:type_name -> millrace.internal.v1.ReplicaProgress
-	27, // 27: millrace.internal.v1.ClusterOverview.members:type_name -> millrace.internal.v1.MemberStatus
-	28, // 28: millrace.internal.v1.ClusterOverview.moves:type_name -> millrace.internal.v1.PartitionMove
-	36, // 29: millrace.internal.v1.MemberStatus.state:type_name -> millrace.internal.v1.MemberState
-	18, // 30: millrace.internal.v1.MemberStatus.report:type_name -> millrace.internal.v1.NodeReport
-	16, // 31: millrace.internal.v1.Control.Propose:input_type -> millrace.internal.v1.ProposeRequest
-	18, // 32: millrace.internal.v1.Control.Attach:input_type -> millrace.internal.v1.NodeReport
-	21, // 33: millrace.internal.v1.Control.Ping:input_type -> millrace.internal.v1.PingRequest
-	25, // 34: millrace.internal.v1.Control.Overview:input_type -> millrace.internal.v1.OverviewRequest
-	23, // 35: millrace.internal.v1.Control.Barrier:input_type -> millrace.internal.v1.BarrierRequest
-	31, // 36: millrace.internal.v1.Control.RemoveNode:input_type -> millrace.internal.v1.RemoveMemberRequest
-	29, // 37: millrace.internal.v1.Control.RecoverPartition:input_type -> millrace.internal.v1.RecoverPartitionRequest
-	17, // 38: millrace.internal.v1.Control.Propose:output_type -> millrace.internal.v1.ProposeResponse
-	20, // 39: millrace.internal.v1.Control.Attach:output_type -> millrace.internal.v1.TickNotice
-	22, // 40: millrace.internal.v1.Control.Ping:output_type -> millrace.internal.v1.PingResponse
-	26, // 41: millrace.internal.v1.Control.Overview:output_type -> millrace.internal.v1.ClusterOverview
-	24, // 42: millrace.internal.v1.Control.Barrier:output_type -> millrace.internal.v1.BarrierResponse
-	17, // 43: millrace.internal.v1.Control.RemoveNode:output_type -> millrace.internal.v1.ProposeResponse
-	30, // 44: millrace.internal.v1.Control.RecoverPartition:output_type -> millrace.internal.v1.RecoverPartitionResponse
-	38, // [38:45] is the sub-list for method output_type
-	31, // [31:38] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	13, // 11: millrace.internal.v1.Command.force_partition:type_name -> millrace.internal.v1.ForcePartition
+	37, // 12: millrace.internal.v1.Bootstrap.member:type_name -> millrace.internal.v1.Member
+	37, // 13: millrace.internal.v1.RegisterMember.member:type_name -> millrace.internal.v1.Member
+	38, // 14: millrace.internal.v1.SetMemberState.state:type_name -> millrace.internal.v1.MemberState
+	38, // 15: millrace.internal.v1.SetMemberState.from:type_name -> millrace.internal.v1.MemberState
+	39, // 16: millrace.internal.v1.CreateStream.def:type_name -> millrace.internal.v1.StreamDef
+	40, // 17: millrace.internal.v1.CreateView.def:type_name -> millrace.internal.v1.ViewDef
+	39, // 18: millrace.internal.v1.CreateTable.log:type_name -> millrace.internal.v1.StreamDef
+	0,  // 19: millrace.internal.v1.DropObjects.kind:type_name -> millrace.internal.v1.ObjectKind
+	12, // 20: millrace.internal.v1.SetPartition.changes:type_name -> millrace.internal.v1.PartitionChange
+	41, // 21: millrace.internal.v1.PartitionChange.config:type_name -> millrace.internal.v1.PartitionConfig
+	41, // 22: millrace.internal.v1.ForcePartition.config:type_name -> millrace.internal.v1.PartitionConfig
+	41, // 23: millrace.internal.v1.CommandResult.partitions:type_name -> millrace.internal.v1.PartitionConfig
+	16, // 24: millrace.internal.v1.CommandResult.refused:type_name -> millrace.internal.v1.PartitionRefusal
+	37, // 25: millrace.internal.v1.CommandResult.member:type_name -> millrace.internal.v1.Member
+	1,  // 26: millrace.internal.v1.ProposeRequest.command:type_name -> millrace.internal.v1.Command
+	15, // 27: millrace.internal.v1.ProposeResponse.result:type_name -> millrace.internal.v1.CommandResult
+	20, // 28: millrace.internal.v1.NodeReport.progress:type_name -> millrace.internal.v1.ReplicaProgress
+	21, // 29: millrace.internal.v1.NodeReport.held:type_name -> millrace.internal.v1.HeldReplica
+	29, // 30: millrace.internal.v1.ClusterOverview.members:type_name -> millrace.internal.v1.MemberStatus
+	30, // 31: millrace.internal.v1.ClusterOverview.moves:type_name -> millrace.internal.v1.PartitionMove
+	38, // 32: millrace.internal.v1.MemberStatus.state:type_name -> millrace.internal.v1.MemberState
+	19, // 33: millrace.internal.v1.MemberStatus.report:type_name -> millrace.internal.v1.NodeReport
+	17, // 34: millrace.internal.v1.Control.Propose:input_type -> millrace.internal.v1.ProposeRequest
+	19, // 35: millrace.internal.v1.Control.Attach:input_type -> millrace.internal.v1.NodeReport
+	23, // 36: millrace.internal.v1.Control.Ping:input_type -> millrace.internal.v1.PingRequest
+	27, // 37: millrace.internal.v1.Control.Overview:input_type -> millrace.internal.v1.OverviewRequest
+	25, // 38: millrace.internal.v1.Control.Barrier:input_type -> millrace.internal.v1.BarrierRequest
+	33, // 39: millrace.internal.v1.Control.RemoveNode:input_type -> millrace.internal.v1.RemoveMemberRequest
+	31, // 40: millrace.internal.v1.Control.RecoverPartition:input_type -> millrace.internal.v1.RecoverPartitionRequest
+	18, // 41: millrace.internal.v1.Control.Propose:output_type -> millrace.internal.v1.ProposeResponse
+	22, // 42: millrace.internal.v1.Control.Attach:output_type -> millrace.internal.v1.TickNotice
+	24, // 43: millrace.internal.v1.Control.Ping:output_type -> millrace.internal.v1.PingResponse
+	28, // 44: millrace.internal.v1.Control.Overview:output_type -> millrace.internal.v1.ClusterOverview
+	26, // 45: millrace.internal.v1.Control.Barrier:output_type -> millrace.internal.v1.BarrierResponse
+	18, // 46: millrace.internal.v1.Control.RemoveNode:output_type -> millrace.internal.v1.ProposeResponse
+	32, // 47: millrace.internal.v1.Control.RecoverPartition:output_type -> millrace.internal.v1.RecoverPartitionResponse
+	41, // [41:48] is the sub-list for method output_type
+	34, // [34:41] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_millrace_internal_v1_control_proto_init() }
@@ -2695,6 +2866,7 @@ func file_millrace_internal_v1_control_proto_init() {
 		(*Command_ReserveTicks)(nil),
 		(*Command_CreateTable)(nil),
 		(*Command_RestartView)(nil),
+		(*Command_ForcePartition)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2702,7 +2874,7 @@ func file_millrace_internal_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_internal_v1_control_proto_rawDesc), len(file_millrace_internal_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

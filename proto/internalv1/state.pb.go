@@ -322,14 +322,17 @@ func (x *Member) GetVoter() bool {
 
 // PartitionConfig is one partition's configuration. Every change of primary, in_sync or replicas raises the epoch.
 type PartitionConfig struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Primary       string                 `protobuf:"bytes,3,opt,name=primary,proto3" json:"primary,omitempty"`                          // member ids
-	Replicas      []string               `protobuf:"bytes,4,rep,name=replicas,proto3" json:"replicas,omitempty"`                        // all that hold or copy the partition, learners too
-	InSync        []string               `protobuf:"bytes,5,rep,name=in_sync,json=inSync,proto3" json:"in_sync,omitempty"`              // subset of replicas; holds the primary
-	EpochIndex    uint64                 `protobuf:"varint,6,opt,name=epoch_index,json=epochIndex,proto3" json:"epoch_index,omitempty"` // Raft index at which this epoch began
-	HandoverTo    string                 `protobuf:"bytes,7,opt,name=handover_to,json=handoverTo,proto3" json:"handover_to,omitempty"`  // planned: the in-sync member that takes over at the next tick boundary
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Epoch      uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Primary    string                 `protobuf:"bytes,3,opt,name=primary,proto3" json:"primary,omitempty"`                          // member ids
+	Replicas   []string               `protobuf:"bytes,4,rep,name=replicas,proto3" json:"replicas,omitempty"`                        // all that hold or copy the partition, learners too
+	InSync     []string               `protobuf:"bytes,5,rep,name=in_sync,json=inSync,proto3" json:"in_sync,omitempty"`              // subset of replicas; holds the primary
+	EpochIndex uint64                 `protobuf:"varint,6,opt,name=epoch_index,json=epochIndex,proto3" json:"epoch_index,omitempty"` // Raft index at which this epoch began
+	HandoverTo string                 `protobuf:"bytes,7,opt,name=handover_to,json=handoverTo,proto3" json:"handover_to,omitempty"`  // planned: the in-sync member that takes over at the next tick boundary
+	// The last epoch whose primary an operator forced, which gave up what others had; 0: none. Only for its sake does a
+	// replica throw away what it knows to be committed and the primary doesn't have.
+	ForcedEpoch   uint64 `protobuf:"varint,8,opt,name=forced_epoch,json=forcedEpoch,proto3" json:"forced_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -411,6 +414,13 @@ func (x *PartitionConfig) GetHandoverTo() string {
 		return x.HandoverTo
 	}
 	return ""
+}
+
+func (x *PartitionConfig) GetForcedEpoch() uint64 {
+	if x != nil {
+		return x.ForcedEpoch
+	}
+	return 0
 }
 
 type StreamDef struct {
@@ -621,7 +631,7 @@ const file_millrace_internal_v1_state_proto_rawDesc = "" +
 	"\x04http\x18\x06 \x01(\tR\x04http\x12\x16\n" +
 	"\x06weight\x18\a \x01(\x01R\x06weight\x127\n" +
 	"\x05state\x18\b \x01(\x0e2!.millrace.internal.v1.MemberStateR\x05state\x12\x14\n" +
-	"\x05voter\x18\t \x01(\bR\x05voter\"\xc8\x01\n" +
+	"\x05voter\x18\t \x01(\bR\x05voter\"\xeb\x01\n" +
 	"\x0fPartitionConfig\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
@@ -631,7 +641,8 @@ const file_millrace_internal_v1_state_proto_rawDesc = "" +
 	"\vepoch_index\x18\x06 \x01(\x04R\n" +
 	"epochIndex\x12\x1f\n" +
 	"\vhandover_to\x18\a \x01(\tR\n" +
-	"handoverTo\"m\n" +
+	"handoverTo\x12!\n" +
+	"\fforced_epoch\x18\b \x01(\x04R\vforcedEpoch\"m\n" +
 	"\tStreamDef\x12+\n" +
 	"\x06stream\x18\x01 \x01(\v2\x13.millrace.v1.StreamR\x06stream\x12!\n" +
 	"\fcreated_tick\x18\x02 \x01(\x04R\vcreatedTick\x12\x10\n" +
