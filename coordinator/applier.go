@@ -116,6 +116,8 @@ func (a *application) dispatch(old *internalv1.ClusterState) error {
 		return a.setPartitions(op.SetPartition)
 	case *internalv1.Command_ForcePartition:
 		return a.forcePartition(op.ForcePartition)
+	case *internalv1.Command_ForceMajority:
+		return a.forceMajority(op.ForceMajority)
 	case *internalv1.Command_ReserveTicks:
 		return a.reserveTicks(op.ReserveTicks)
 	case *internalv1.Command_RestartView:

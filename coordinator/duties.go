@@ -344,7 +344,8 @@ func (l *leadership) raftServers() error {
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return l.tracker.life(ids.NodeID(id)).report.GetRaftIndex()+raftLag >= last
+		life := l.tracker.life(ids.NodeID(id))
+		return life.report != nil && !life.broken && life.report.RaftIndex+raftLag >= last
 	}
 	ch, ok := nextServerChange(l.c.State(), f.Configuration().Servers, string(l.c.id.node), l.outlook(), caughtUp)
 	if !ok {

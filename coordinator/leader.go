@@ -137,17 +137,20 @@ func (c *Coordinator) formerLeader() (ids.NodeID, time.Time) {
 	return "", time.Time{}
 }
 
-// firstCommand makes the cluster when Raft has just been bootstrapped.
+// firstCommand makes the cluster when Raft has just been bootstrapped, and leaps when a majority was forced.
 func (c *Coordinator) firstCommand(ctx context.Context) error {
+	stamp := func(cmd *internalv1.Command) *internalv1.Command {
+		cmd.Version, cmd.TimeUs = commandVersion, uint64(time.Now().UnixMicro())
+		return cmd
+	}
 	if c.State().ClusterId != "" {
-		return nil
+		return c.afterForcedMajority(ctx, stamp)
 	}
 	cmd := &internalv1.Command{Op: &internalv1.Command_Bootstrap{Bootstrap: &internalv1.Bootstrap{
 		ClusterId: c.id.cluster, PartitionCount: uint32(c.cfg.Partitions), Replicas: uint32(c.cfg.Replicas),
 		Member: c.self(c.gossip.Load().addr),
 	}}}
-	cmd.Version, cmd.TimeUs = commandVersion, uint64(time.Now().UnixMicro())
-	_, err := c.commit(ctx, cmd)
+	_, err := c.commit(ctx, stamp(cmd))
 	return err
 }
 

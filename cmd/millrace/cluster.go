@@ -23,7 +23,7 @@ func (a *app) clusterCommand() *cobra.Command {
   millrace cluster drain n2
   millrace cluster remove n2`,
 	}
-	c.AddCommand(a.statusCommand(), a.drainCommand(), a.removeCommand(), a.recoverCommand())
+	c.AddCommand(a.statusCommand(), a.drainCommand(), a.removeCommand(), a.recoverCommand(), a.recoverMajorityCommand())
 	return c
 }
 

@@ -93,6 +93,7 @@ type Command struct {
 	//	*Command_CreateTable
 	//	*Command_RestartView
 	//	*Command_ForcePartition
+	//	*Command_ForceMajority
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -264,6 +265,15 @@ func (x *Command) GetForcePartition() *ForcePartition {
 	return nil
 }
 
+func (x *Command) GetForceMajority() *ForceMajority {
+	if x != nil {
+		if x, ok := x.Op.(*Command_ForceMajority); ok {
+			return x.ForceMajority
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -316,6 +326,10 @@ type Command_ForcePartition struct {
 	ForcePartition *ForcePartition `protobuf:"bytes,41,opt,name=force_partition,json=forcePartition,proto3,oneof"`
 }
 
+type Command_ForceMajority struct {
+	ForceMajority *ForceMajority `protobuf:"bytes,42,opt,name=force_majority,json=forceMajority,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Op() {}
 
 func (*Command_RegisterMember) isCommand_Op() {}
@@ -339,6 +353,8 @@ func (*Command_CreateTable) isCommand_Op() {}
 func (*Command_RestartView) isCommand_Op() {}
 
 func (*Command_ForcePartition) isCommand_Op() {}
+
+func (*Command_ForceMajority) isCommand_Op() {}
 
 // Bootstrap makes the cluster, with one member that holds every partition. Refused when there is a cluster already.
 type Bootstrap struct {
@@ -1021,6 +1037,60 @@ func (x *ForcePartition) GetExpectedEpoch() uint64 {
 	return 0
 }
 
+// ForceMajority is the first command after an operator made one node the only voter, because most voters were lost: epochs,
+// object ids and ticks that the lost ones may have given out are leapt over.
+type ForceMajority struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Voter         string                 `protobuf:"bytes,1,opt,name=voter,proto3" json:"voter,omitempty"`
+	Ceiling       uint64                 `protobuf:"varint,2,opt,name=ceiling,proto3" json:"ceiling,omitempty"` // of ticks: no lower than what may have been reserved
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForceMajority) Reset() {
+	*x = ForceMajority{}
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForceMajority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForceMajority) ProtoMessage() {}
+
+func (x *ForceMajority) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForceMajority.ProtoReflect.Descriptor instead.
+func (*ForceMajority) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ForceMajority) GetVoter() string {
+	if x != nil {
+		return x.Voter
+	}
+	return ""
+}
+
+func (x *ForceMajority) GetCeiling() uint64 {
+	if x != nil {
+		return x.Ceiling
+	}
+	return 0
+}
+
 // ReserveTicks raises the ceiling below which the leader may issue ticks without asking Raft.
 type ReserveTicks struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1031,7 +1101,7 @@ type ReserveTicks struct {
 
 func (x *ReserveTicks) Reset() {
 	*x = ReserveTicks{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1113,7 @@ func (x *ReserveTicks) String() string {
 func (*ReserveTicks) ProtoMessage() {}
 
 func (x *ReserveTicks) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1126,7 @@ func (x *ReserveTicks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveTicks.ProtoReflect.Descriptor instead.
 func (*ReserveTicks) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReserveTicks) GetCeiling() uint64 {
@@ -1082,7 +1152,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1164,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1177,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CommandResult) GetIndex() uint64 {
@@ -1178,7 +1248,7 @@ type PartitionRefusal struct {
 
 func (x *PartitionRefusal) Reset() {
 	*x = PartitionRefusal{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1260,7 @@ func (x *PartitionRefusal) String() string {
 func (*PartitionRefusal) ProtoMessage() {}
 
 func (x *PartitionRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1273,7 @@ func (x *PartitionRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionRefusal.ProtoReflect.Descriptor instead.
 func (*PartitionRefusal) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PartitionRefusal) GetPartition() uint32 {
@@ -1244,7 +1314,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1326,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1339,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -1295,7 +1365,7 @@ type ProposeResponse struct {
 
 func (x *ProposeResponse) Reset() {
 	*x = ProposeResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1307,7 +1377,7 @@ func (x *ProposeResponse) String() string {
 func (*ProposeResponse) ProtoMessage() {}
 
 func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1320,7 +1390,7 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
 func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProposeResponse) GetResult() *CommandResult {
@@ -1354,7 +1424,7 @@ type NodeReport struct {
 
 func (x *NodeReport) Reset() {
 	*x = NodeReport{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1436,7 @@ func (x *NodeReport) String() string {
 func (*NodeReport) ProtoMessage() {}
 
 func (x *NodeReport) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1449,7 @@ func (x *NodeReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReport.ProtoReflect.Descriptor instead.
 func (*NodeReport) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NodeReport) GetNode() string {
@@ -1502,7 +1572,7 @@ type ReplicaProgress struct {
 
 func (x *ReplicaProgress) Reset() {
 	*x = ReplicaProgress{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1584,7 @@ func (x *ReplicaProgress) String() string {
 func (*ReplicaProgress) ProtoMessage() {}
 
 func (x *ReplicaProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1597,7 @@ func (x *ReplicaProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaProgress.ProtoReflect.Descriptor instead.
 func (*ReplicaProgress) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReplicaProgress) GetPartition() uint32 {
@@ -1591,7 +1661,7 @@ type HeldReplica struct {
 
 func (x *HeldReplica) Reset() {
 	*x = HeldReplica{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1603,7 +1673,7 @@ func (x *HeldReplica) String() string {
 func (*HeldReplica) ProtoMessage() {}
 
 func (x *HeldReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1616,7 +1686,7 @@ func (x *HeldReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldReplica.ProtoReflect.Descriptor instead.
 func (*HeldReplica) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *HeldReplica) GetPartition() uint32 {
@@ -1651,7 +1721,7 @@ type TickNotice struct {
 
 func (x *TickNotice) Reset() {
 	*x = TickNotice{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +1733,7 @@ func (x *TickNotice) String() string {
 func (*TickNotice) ProtoMessage() {}
 
 func (x *TickNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +1746,7 @@ func (x *TickNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TickNotice.ProtoReflect.Descriptor instead.
 func (*TickNotice) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TickNotice) GetTick() uint64 {
@@ -1709,7 +1779,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1791,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1804,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PingRequest) GetNode() string {
@@ -1754,7 +1824,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1836,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1849,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PingResponse) GetNode() string {
@@ -1804,7 +1874,7 @@ type BarrierRequest struct {
 
 func (x *BarrierRequest) Reset() {
 	*x = BarrierRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +1886,7 @@ func (x *BarrierRequest) String() string {
 func (*BarrierRequest) ProtoMessage() {}
 
 func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +1899,7 @@ func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierRequest.ProtoReflect.Descriptor instead.
 func (*BarrierRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 type BarrierResponse struct {
@@ -1842,7 +1912,7 @@ type BarrierResponse struct {
 
 func (x *BarrierResponse) Reset() {
 	*x = BarrierResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +1924,7 @@ func (x *BarrierResponse) String() string {
 func (*BarrierResponse) ProtoMessage() {}
 
 func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +1937,7 @@ func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierResponse.ProtoReflect.Descriptor instead.
 func (*BarrierResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *BarrierResponse) GetIndex() uint64 {
@@ -1892,7 +1962,7 @@ type OverviewRequest struct {
 
 func (x *OverviewRequest) Reset() {
 	*x = OverviewRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +1974,7 @@ func (x *OverviewRequest) String() string {
 func (*OverviewRequest) ProtoMessage() {}
 
 func (x *OverviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +1987,7 @@ func (x *OverviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverviewRequest.ProtoReflect.Descriptor instead.
 func (*OverviewRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 type ClusterOverview struct {
@@ -1934,7 +2004,7 @@ type ClusterOverview struct {
 
 func (x *ClusterOverview) Reset() {
 	*x = ClusterOverview{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2016,7 @@ func (x *ClusterOverview) String() string {
 func (*ClusterOverview) ProtoMessage() {}
 
 func (x *ClusterOverview) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2029,7 @@ func (x *ClusterOverview) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterOverview.ProtoReflect.Descriptor instead.
 func (*ClusterOverview) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ClusterOverview) GetLeader() string {
@@ -2016,7 +2086,7 @@ type MemberStatus struct {
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2028,7 +2098,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2041,7 +2111,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *MemberStatus) GetId() string {
@@ -2087,7 +2157,7 @@ type PartitionMove struct {
 
 func (x *PartitionMove) Reset() {
 	*x = PartitionMove{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2169,7 @@ func (x *PartitionMove) String() string {
 func (*PartitionMove) ProtoMessage() {}
 
 func (x *PartitionMove) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2182,7 @@ func (x *PartitionMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionMove.ProtoReflect.Descriptor instead.
 func (*PartitionMove) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PartitionMove) GetPartition() uint32 {
@@ -2175,7 +2245,7 @@ type RecoverPartitionRequest struct {
 
 func (x *RecoverPartitionRequest) Reset() {
 	*x = RecoverPartitionRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2187,7 +2257,7 @@ func (x *RecoverPartitionRequest) String() string {
 func (*RecoverPartitionRequest) ProtoMessage() {}
 
 func (x *RecoverPartitionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2200,7 +2270,7 @@ func (x *RecoverPartitionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverPartitionRequest.ProtoReflect.Descriptor instead.
 func (*RecoverPartitionRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RecoverPartitionRequest) GetPartition() uint32 {
@@ -2233,7 +2303,7 @@ type RecoverPartitionResponse struct {
 
 func (x *RecoverPartitionResponse) Reset() {
 	*x = RecoverPartitionResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2245,7 +2315,7 @@ func (x *RecoverPartitionResponse) String() string {
 func (*RecoverPartitionResponse) ProtoMessage() {}
 
 func (x *RecoverPartitionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2258,7 +2328,7 @@ func (x *RecoverPartitionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverPartitionResponse.ProtoReflect.Descriptor instead.
 func (*RecoverPartitionResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RecoverPartitionResponse) GetLoss() string {
@@ -2278,7 +2348,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2290,7 +2360,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2303,7 +2373,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RemoveMemberRequest) GetNode() string {
@@ -2336,7 +2406,7 @@ type RaftSnapshot struct {
 
 func (x *RaftSnapshot) Reset() {
 	*x = RaftSnapshot{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[33]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2418,7 @@ func (x *RaftSnapshot) String() string {
 func (*RaftSnapshot) ProtoMessage() {}
 
 func (x *RaftSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[33]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2431,7 @@ func (x *RaftSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftSnapshot.ProtoReflect.Descriptor instead.
 func (*RaftSnapshot) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RaftSnapshot) GetVersion() uint32 {
@@ -2423,7 +2493,7 @@ type KnownPeers struct {
 
 func (x *KnownPeers) Reset() {
 	*x = KnownPeers{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[34]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2435,7 +2505,7 @@ func (x *KnownPeers) String() string {
 func (*KnownPeers) ProtoMessage() {}
 
 func (x *KnownPeers) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[34]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2448,7 +2518,7 @@ func (x *KnownPeers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownPeers.ProtoReflect.Descriptor instead.
 func (*KnownPeers) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{34}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *KnownPeers) GetGossip() []string {
@@ -2471,7 +2541,7 @@ type GossipMeta struct {
 
 func (x *GossipMeta) Reset() {
 	*x = GossipMeta{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[35]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2483,7 +2553,7 @@ func (x *GossipMeta) String() string {
 func (*GossipMeta) ProtoMessage() {}
 
 func (x *GossipMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[35]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2496,7 +2566,7 @@ func (x *GossipMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GossipMeta.ProtoReflect.Descriptor instead.
 func (*GossipMeta) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{35}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GossipMeta) GetClusterId() string {
@@ -2531,7 +2601,7 @@ var File_millrace_internal_v1_control_proto protoreflect.FileDescriptor
 
 const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\"millrace/internal/v1/control.proto\x12\x14millrace.internal.v1\x1a millrace/internal/v1/state.proto\"\xd4\a\n" +
+	"\"millrace/internal/v1/control.proto\x12\x14millrace.internal.v1\x1a millrace/internal/v1/state.proto\"\xa2\b\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x17\n" +
 	"\atime_us\x18\x02 \x01(\x04R\x06timeUs\x12\x12\n" +
@@ -2549,7 +2619,8 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\rreserve_ticks\x18\x12 \x01(\v2\".millrace.internal.v1.ReserveTicksH\x00R\freserveTicks\x12F\n" +
 	"\fcreate_table\x18\x13 \x01(\v2!.millrace.internal.v1.CreateTableH\x00R\vcreateTable\x12F\n" +
 	"\frestart_view\x18( \x01(\v2!.millrace.internal.v1.RestartViewH\x00R\vrestartView\x12O\n" +
-	"\x0fforce_partition\x18) \x01(\v2$.millrace.internal.v1.ForcePartitionH\x00R\x0eforcePartitionB\x04\n" +
+	"\x0fforce_partition\x18) \x01(\v2$.millrace.internal.v1.ForcePartitionH\x00R\x0eforcePartition\x12L\n" +
+	"\x0eforce_majority\x18* \x01(\v2#.millrace.internal.v1.ForceMajorityH\x00R\rforceMajorityB\x04\n" +
 	"\x02op\"\xa5\x01\n" +
 	"\tBootstrap\x12\x1d\n" +
 	"\n" +
@@ -2595,7 +2666,10 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\x06unsafe\x18\x04 \x01(\bR\x06unsafe\"v\n" +
 	"\x0eForcePartition\x12=\n" +
 	"\x06config\x18\x01 \x01(\v2%.millrace.internal.v1.PartitionConfigR\x06config\x12%\n" +
-	"\x0eexpected_epoch\x18\x02 \x01(\x04R\rexpectedEpoch\"(\n" +
+	"\x0eexpected_epoch\x18\x02 \x01(\x04R\rexpectedEpoch\"?\n" +
+	"\rForceMajority\x12\x14\n" +
+	"\x05voter\x18\x01 \x01(\tR\x05voter\x12\x18\n" +
+	"\aceiling\x18\x02 \x01(\x04R\aceiling\"(\n" +
 	"\fReserveTicks\x12\x18\n" +
 	"\aceiling\x18\x01 \x01(\x04R\aceiling\"\xd2\x02\n" +
 	"\rCommandResult\x12\x14\n" +
@@ -2747,7 +2821,7 @@ func file_millrace_internal_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_internal_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_internal_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_millrace_internal_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_millrace_internal_v1_control_proto_goTypes = []any{
 	(ObjectKind)(0),                  // 0: millrace.internal.v1.ObjectKind
 	(*Command)(nil),                  // 1: millrace.internal.v1.Command
@@ -2763,34 +2837,35 @@ var file_millrace_internal_v1_control_proto_goTypes = []any{
 	(*SetPartition)(nil),             // 11: millrace.internal.v1.SetPartition
 	(*PartitionChange)(nil),          // 12: millrace.internal.v1.PartitionChange
 	(*ForcePartition)(nil),           // 13: millrace.internal.v1.ForcePartition
-	(*ReserveTicks)(nil),             // 14: millrace.internal.v1.ReserveTicks
-	(*CommandResult)(nil),            // 15: millrace.internal.v1.CommandResult
-	(*PartitionRefusal)(nil),         // 16: millrace.internal.v1.PartitionRefusal
-	(*ProposeRequest)(nil),           // 17: millrace.internal.v1.ProposeRequest
-	(*ProposeResponse)(nil),          // 18: millrace.internal.v1.ProposeResponse
-	(*NodeReport)(nil),               // 19: millrace.internal.v1.NodeReport
-	(*ReplicaProgress)(nil),          // 20: millrace.internal.v1.ReplicaProgress
-	(*HeldReplica)(nil),              // 21: millrace.internal.v1.HeldReplica
-	(*TickNotice)(nil),               // 22: millrace.internal.v1.TickNotice
-	(*PingRequest)(nil),              // 23: millrace.internal.v1.PingRequest
-	(*PingResponse)(nil),             // 24: millrace.internal.v1.PingResponse
-	(*BarrierRequest)(nil),           // 25: millrace.internal.v1.BarrierRequest
-	(*BarrierResponse)(nil),          // 26: millrace.internal.v1.BarrierResponse
-	(*OverviewRequest)(nil),          // 27: millrace.internal.v1.OverviewRequest
-	(*ClusterOverview)(nil),          // 28: millrace.internal.v1.ClusterOverview
-	(*MemberStatus)(nil),             // 29: millrace.internal.v1.MemberStatus
-	(*PartitionMove)(nil),            // 30: millrace.internal.v1.PartitionMove
-	(*RecoverPartitionRequest)(nil),  // 31: millrace.internal.v1.RecoverPartitionRequest
-	(*RecoverPartitionResponse)(nil), // 32: millrace.internal.v1.RecoverPartitionResponse
-	(*RemoveMemberRequest)(nil),      // 33: millrace.internal.v1.RemoveMemberRequest
-	(*RaftSnapshot)(nil),             // 34: millrace.internal.v1.RaftSnapshot
-	(*KnownPeers)(nil),               // 35: millrace.internal.v1.KnownPeers
-	(*GossipMeta)(nil),               // 36: millrace.internal.v1.GossipMeta
-	(*Member)(nil),                   // 37: millrace.internal.v1.Member
-	(MemberState)(0),                 // 38: millrace.internal.v1.MemberState
-	(*StreamDef)(nil),                // 39: millrace.internal.v1.StreamDef
-	(*ViewDef)(nil),                  // 40: millrace.internal.v1.ViewDef
-	(*PartitionConfig)(nil),          // 41: millrace.internal.v1.PartitionConfig
+	(*ForceMajority)(nil),            // 14: millrace.internal.v1.ForceMajority
+	(*ReserveTicks)(nil),             // 15: millrace.internal.v1.ReserveTicks
+	(*CommandResult)(nil),            // 16: millrace.internal.v1.CommandResult
+	(*PartitionRefusal)(nil),         // 17: millrace.internal.v1.PartitionRefusal
+	(*ProposeRequest)(nil),           // 18: millrace.internal.v1.ProposeRequest
+	(*ProposeResponse)(nil),          // 19: millrace.internal.v1.ProposeResponse
+	(*NodeReport)(nil),               // 20: millrace.internal.v1.NodeReport
+	(*ReplicaProgress)(nil),          // 21: millrace.internal.v1.ReplicaProgress
+	(*HeldReplica)(nil),              // 22: millrace.internal.v1.HeldReplica
+	(*TickNotice)(nil),               // 23: millrace.internal.v1.TickNotice
+	(*PingRequest)(nil),              // 24: millrace.internal.v1.PingRequest
+	(*PingResponse)(nil),             // 25: millrace.internal.v1.PingResponse
+	(*BarrierRequest)(nil),           // 26: millrace.internal.v1.BarrierRequest
+	(*BarrierResponse)(nil),          // 27: millrace.internal.v1.BarrierResponse
+	(*OverviewRequest)(nil),          // 28: millrace.internal.v1.OverviewRequest
+	(*ClusterOverview)(nil),          // 29: millrace.internal.v1.ClusterOverview
+	(*MemberStatus)(nil),             // 30: millrace.internal.v1.MemberStatus
+	(*PartitionMove)(nil),            // 31: millrace.internal.v1.PartitionMove
+	(*RecoverPartitionRequest)(nil),  // 32: millrace.internal.v1.RecoverPartitionRequest
+	(*RecoverPartitionResponse)(nil), // 33: millrace.internal.v1.RecoverPartitionResponse
+	(*RemoveMemberRequest)(nil),      // 34: millrace.internal.v1.RemoveMemberRequest
+	(*RaftSnapshot)(nil),             // 35: millrace.internal.v1.RaftSnapshot
+	(*KnownPeers)(nil),               // 36: millrace.internal.v1.KnownPeers
+	(*GossipMeta)(nil),               // 37: millrace.internal.v1.GossipMeta
+	(*Member)(nil),                   // 38: millrace.internal.v1.Member
+	(MemberState)(0),                 // 39: millrace.internal.v1.MemberState
+	(*StreamDef)(nil),                // 40: millrace.internal.v1.StreamDef
+	(*ViewDef)(nil),                  // 41: millrace.internal.v1.ViewDef
+	(*PartitionConfig)(nil),          // 42: millrace.internal.v1.PartitionConfig
 }
 var file_millrace_internal_v1_control_proto_depIdxs = []int32{
 	2,  // 0: millrace.internal.v1.Command.bootstrap:type_name -> millrace.internal.v1.Bootstrap
@@ -2801,51 +2876,52 @@ var file_millrace_internal_v1_control_proto_depIdxs = []int32{
 	7,  // 5: millrace.internal.v1.Command.create_view:type_name -> millrace.internal.v1.CreateView
 	10, // 6: millrace.internal.v1.Command.drop_objects:type_name -> millrace.internal.v1.DropObjects
 	11, // 7: millrace.internal.v1.Command.set_partition:type_name -> millrace.internal.v1.SetPartition
-	14, // 8: millrace.internal.v1.Command.reserve_ticks:type_name -> millrace.internal.v1.ReserveTicks
+	15, // 8: millrace.internal.v1.Command.reserve_ticks:type_name -> millrace.internal.v1.ReserveTicks
 	8,  // 9: millrace.internal.v1.Command.create_table:type_name -> millrace.internal.v1.CreateTable
 	9,  // 10: millrace.internal.v1.Command.restart_view:type_name -> millrace.internal.v1.RestartView
 	13, // 11: millrace.internal.v1.Command.force_partition:type_name -> millrace.internal.v1.ForcePartition
-	37, // 12: millrace.internal.v1.Bootstrap.member:type_name -> millrace.internal.v1.Member
-	37, // 13: millrace.internal.v1.RegisterMember.member:type_name -> millrace.internal.v1.Member
-	38, // 14: millrace.internal.v1.SetMemberState.state:type_name -> millrace.internal.v1.MemberState
-	38, // 15: millrace.internal.v1.SetMemberState.from:type_name -> millrace.internal.v1.MemberState
-	39, // 16: millrace.internal.v1.CreateStream.def:type_name -> millrace.internal.v1.StreamDef
-	40, // 17: millrace.internal.v1.CreateView.def:type_name -> millrace.internal.v1.ViewDef
-	39, // 18: millrace.internal.v1.CreateTable.log:type_name -> millrace.internal.v1.StreamDef
-	0,  // 19: millrace.internal.v1.DropObjects.kind:type_name -> millrace.internal.v1.ObjectKind
-	12, // 20: millrace.internal.v1.SetPartition.changes:type_name -> millrace.internal.v1.PartitionChange
-	41, // 21: millrace.internal.v1.PartitionChange.config:type_name -> millrace.internal.v1.PartitionConfig
-	41, // 22: millrace.internal.v1.ForcePartition.config:type_name -> millrace.internal.v1.PartitionConfig
-	41, // 23: millrace.internal.v1.CommandResult.partitions:type_name -> millrace.internal.v1.PartitionConfig
-	16, // 24: millrace.internal.v1.CommandResult.refused:type_name -> millrace.internal.v1.PartitionRefusal
-	37, // 25: millrace.internal.v1.CommandResult.member:type_name -> millrace.internal.v1.Member
-	1,  // 26: millrace.internal.v1.ProposeRequest.command:type_name -> millrace.internal.v1.Command
-	15, // 27: millrace.internal.v1.ProposeResponse.result:type_name -> millrace.internal.v1.CommandResult
-	20, // 28: millrace.internal.v1.NodeReport.progress:type_name -> millrace.internal.v1.ReplicaProgress
-	21, // 29: millrace.internal.v1.NodeReport.held:type_name -> millrace.internal.v1.HeldReplica
-	29, // 30: millrace.internal.v1.ClusterOverview.members:type_name -> millrace.internal.v1.MemberStatus
-	30, // 31: millrace.internal.v1.ClusterOverview.moves:type_name -> millrace.internal.v1.PartitionMove
-	38, // 32: millrace.internal.v1.MemberStatus.state:type_name -> millrace.internal.v1.MemberState
-	19, // 33: millrace.internal.v1.MemberStatus.report:type_name -> millrace.internal.v1.NodeReport
-	17, // 34: millrace.internal.v1.Control.Propose:input_type -> millrace.internal.v1.ProposeRequest
-	19, // 35: millrace.internal.v1.Control.Attach:input_type -> millrace.internal.v1.NodeReport
-	23, // 36: millrace.internal.v1.Control.Ping:input_type -> millrace.internal.v1.PingRequest
-	27, // 37: millrace.internal.v1.Control.Overview:input_type -> millrace.internal.v1.OverviewRequest
-	25, // 38: millrace.internal.v1.Control.Barrier:input_type -> millrace.internal.v1.BarrierRequest
-	33, // 39: millrace.internal.v1.Control.RemoveNode:input_type -> millrace.internal.v1.RemoveMemberRequest
-	31, // 40: millrace.internal.v1.Control.RecoverPartition:input_type -> millrace.internal.v1.RecoverPartitionRequest
-	18, // 41: millrace.internal.v1.Control.Propose:output_type -> millrace.internal.v1.ProposeResponse
-	22, // 42: millrace.internal.v1.Control.Attach:output_type -> millrace.internal.v1.TickNotice
-	24, // 43: millrace.internal.v1.Control.Ping:output_type -> millrace.internal.v1.PingResponse
-	28, // 44: millrace.internal.v1.Control.Overview:output_type -> millrace.internal.v1.ClusterOverview
-	26, // 45: millrace.internal.v1.Control.Barrier:output_type -> millrace.internal.v1.BarrierResponse
-	18, // 46: millrace.internal.v1.Control.RemoveNode:output_type -> millrace.internal.v1.ProposeResponse
-	32, // 47: millrace.internal.v1.Control.RecoverPartition:output_type -> millrace.internal.v1.RecoverPartitionResponse
-	41, // [41:48] is the sub-list for method output_type
-	34, // [34:41] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	14, // 12: millrace.internal.v1.Command.force_majority:type_name -> millrace.internal.v1.ForceMajority
+	38, // 13: millrace.internal.v1.Bootstrap.member:type_name -> millrace.internal.v1.Member
+	38, // 14: millrace.internal.v1.RegisterMember.member:type_name -> millrace.internal.v1.Member
+	39, // 15: millrace.internal.v1.SetMemberState.state:type_name -> millrace.internal.v1.MemberState
+	39, // 16: millrace.internal.v1.SetMemberState.from:type_name -> millrace.internal.v1.MemberState
+	40, // 17: millrace.internal.v1.CreateStream.def:type_name -> millrace.internal.v1.StreamDef
+	41, // 18: millrace.internal.v1.CreateView.def:type_name -> millrace.internal.v1.ViewDef
+	40, // 19: millrace.internal.v1.CreateTable.log:type_name -> millrace.internal.v1.StreamDef
+	0,  // 20: millrace.internal.v1.DropObjects.kind:type_name -> millrace.internal.v1.ObjectKind
+	12, // 21: millrace.internal.v1.SetPartition.changes:type_name -> millrace.internal.v1.PartitionChange
+	42, // 22: millrace.internal.v1.PartitionChange.config:type_name -> millrace.internal.v1.PartitionConfig
+	42, // 23: millrace.internal.v1.ForcePartition.config:type_name -> millrace.internal.v1.PartitionConfig
+	42, // 24: millrace.internal.v1.CommandResult.partitions:type_name -> millrace.internal.v1.PartitionConfig
+	17, // 25: millrace.internal.v1.CommandResult.refused:type_name -> millrace.internal.v1.PartitionRefusal
+	38, // 26: millrace.internal.v1.CommandResult.member:type_name -> millrace.internal.v1.Member
+	1,  // 27: millrace.internal.v1.ProposeRequest.command:type_name -> millrace.internal.v1.Command
+	16, // 28: millrace.internal.v1.ProposeResponse.result:type_name -> millrace.internal.v1.CommandResult
+	21, // 29: millrace.internal.v1.NodeReport.progress:type_name -> millrace.internal.v1.ReplicaProgress
+	22, // 30: millrace.internal.v1.NodeReport.held:type_name -> millrace.internal.v1.HeldReplica
+	30, // 31: millrace.internal.v1.ClusterOverview.members:type_name -> millrace.internal.v1.MemberStatus
+	31, // 32: millrace.internal.v1.ClusterOverview.moves:type_name -> millrace.internal.v1.PartitionMove
+	39, // 33: millrace.internal.v1.MemberStatus.state:type_name -> millrace.internal.v1.MemberState
+	20, // 34: millrace.internal.v1.MemberStatus.report:type_name -> millrace.internal.v1.NodeReport
+	18, // 35: millrace.internal.v1.Control.Propose:input_type -> millrace.internal.v1.ProposeRequest
+	20, // 36: millrace.internal.v1.Control.Attach:input_type -> millrace.internal.v1.NodeReport
+	24, // 37: millrace.internal.v1.Control.Ping:input_type -> millrace.internal.v1.PingRequest
+	28, // 38: millrace.internal.v1.Control.Overview:input_type -> millrace.internal.v1.OverviewRequest
+	26, // 39: millrace.internal.v1.Control.Barrier:input_type -> millrace.internal.v1.BarrierRequest
+	34, // 40: millrace.internal.v1.Control.RemoveNode:input_type -> millrace.internal.v1.RemoveMemberRequest
+	32, // 41: millrace.internal.v1.Control.RecoverPartition:input_type -> millrace.internal.v1.RecoverPartitionRequest
+	19, // 42: millrace.internal.v1.Control.Propose:output_type -> millrace.internal.v1.ProposeResponse
+	23, // 43: millrace.internal.v1.Control.Attach:output_type -> millrace.internal.v1.TickNotice
+	25, // 44: millrace.internal.v1.Control.Ping:output_type -> millrace.internal.v1.PingResponse
+	29, // 45: millrace.internal.v1.Control.Overview:output_type -> millrace.internal.v1.ClusterOverview
+	27, // 46: millrace.internal.v1.Control.Barrier:output_type -> millrace.internal.v1.BarrierResponse
+	19, // 47: millrace.internal.v1.Control.RemoveNode:output_type -> millrace.internal.v1.ProposeResponse
+	33, // 48: millrace.internal.v1.Control.RecoverPartition:output_type -> millrace.internal.v1.RecoverPartitionResponse
+	42, // [42:49] is the sub-list for method output_type
+	35, // [35:42] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_millrace_internal_v1_control_proto_init() }
@@ -2867,6 +2943,7 @@ func file_millrace_internal_v1_control_proto_init() {
 		(*Command_CreateTable)(nil),
 		(*Command_RestartView)(nil),
 		(*Command_ForcePartition)(nil),
+		(*Command_ForceMajority)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2874,7 +2951,7 @@ func file_millrace_internal_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_internal_v1_control_proto_rawDesc), len(file_millrace_internal_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
