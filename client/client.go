@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -51,12 +52,16 @@ func Dial(ctx context.Context, addrs []string, opts ...Option) (*Client, error) 
 	return c, nil
 }
 
-// first finds a node that answers. A node that was silent gets a second, longer chance when no other answered: on a
-// machine that is very busy a second may be too short.
+// first finds a node that answers. When none did, all get a second chance, and a longer one where they were silent: on a
+// machine that is very busy a second may be too short. An address that refuses connections says so at once, twice.
 func (c *Client) first(ctx context.Context) error {
 	var errs []error
-	for _, patience := range []time.Duration{silence, 4 * silence} {
-		quiet := false
+	for round, patience := range []time.Duration{silence, 4 * silence} {
+		if round > 0 {
+			if err := pause(ctx, secondChance); err != nil {
+				break
+			}
+		}
 		errs = errs[:0]
 		for _, n := range c.known() {
 			err := c.greet(ctx, n, patience)
@@ -64,13 +69,9 @@ func (c *Client) first(ctx context.Context) error {
 				return nil
 			}
 			if ctx.Err() != nil {
-				return fault.Wrap(fault.KindOfContext(ctx), ctx.Err(), "connect to %s", n.addr)
+				return outOfTime(ctx, n, err)
 			}
-			quiet = quiet || errors.Is(err, errSilent)
 			errs = append(errs, err)
-		}
-		if !quiet {
-			break
 		}
 	}
 	if len(errs) == 1 {
@@ -79,11 +80,17 @@ func (c *Client) first(ctx context.Context) error {
 	return fault.Wrap(fault.Unavailable, joinLine(errs), "no node answered")
 }
 
+// secondChance is how long Dial waits after all addresses failed before it tries them once more.
+const secondChance = 200 * time.Millisecond
+
 // greet asks a node for the cluster's description and, if it answers, makes it the current one.
 func (c *Client) greet(ctx context.Context, n *nodeConn, patience time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, n.silent(patience))
-	defer cancel()
-	resp, err := millracev1.NewClusterClient(n.cc).Describe(ctx, &millracev1.DescribeRequest{})
+	// Not a deadline, which the node would hear of: it would end the call itself, and its end may come here first.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(patience, func() { cancel(n.silent(patience)) })
+	defer timer.Stop()
+	resp, err := millracev1.NewClusterClient(n.cc).Describe(ctx, &millracev1.DescribeRequest{Brief: true})
 	if err != nil {
 		return n.explain(ctx, err)
 	}
@@ -172,23 +179,48 @@ func (c *Client) each(ctx context.Context, fn func(context.Context, *nodeConn) e
 }
 
 func (c *Client) eachFor(ctx context.Context, patience time.Duration, fn func(context.Context, *nodeConn) error) error {
-	end := time.Now().Add(patience)
+	begun := time.Now()
+	end := begun.Add(patience)
+	var reason error // what a node said itself, last: it tells more than that others can't be reached
 	for tries := 1; ; tries++ {
 		n := c.node()
 		err := n.call(ctx, fn)
 		if err == nil || !worthRepeating(err) || ctx.Err() != nil || c.root.Err() != nil {
+			if err != nil && ctx.Err() != nil && reason != nil {
+				return outOfTime(ctx, n, reason)
+			}
 			return err
 		}
 		nodes := c.leave(n)
-		if time.Now().After(end) {
-			return err
+		if Reason(err) != fault.KindOf(err).String() {
+			reason = err
+		}
+		if time.Now().After(end) || Reason(err) == reasonTooStale && tries >= 2*nodes && time.Since(begun) > stalePatience {
+			return cmp.Or(reason, err)
 		}
 		if tries%nodes == 0 { // all have been asked
 			if serr := pause(ctx, retryDelay(tries/nodes, err)); serr != nil {
-				return err
+				return outOfTime(ctx, n, cmp.Or(reason, err))
 			}
 		}
 	}
+}
+
+// reasonTooStale is the reason of a node that is cut off, and has waited for that to end before it says so.
+const reasonTooStale = "TOO_STALE"
+
+// stalePatience is how long nodes that are cut off are asked again.
+const stalePatience = 2 * time.Second
+
+// outOfTime is the error of a call whose context has ended; last is what went wrong before.
+func outOfTime(ctx context.Context, n *nodeConn, last error) error {
+	if ctx.Err() == nil || errors.Is(last, fault.Of(fault.Deadline)) || errors.Is(last, fault.Of(fault.Canceled)) {
+		return last
+	}
+	if fault.KindOfContext(ctx) == fault.Canceled {
+		return fault.Wrap(fault.Canceled, last, "canceled while asking %s", n.addr)
+	}
+	return fault.Wrap(fault.Deadline, last, "no answer within the time allowed; the last try said")
 }
 
 // worthRepeating tells whether a call may succeed elsewhere or a little later. What is over a limit (the memory of a

@@ -195,17 +195,38 @@ func (n *nodeConn) explain(ctx context.Context, err error) error {
 		return fault.Wrap(fault.Unavailable, err, "node %s", n.addr)
 	}
 	f := fault.FromStatus(st)
-	if f.Kind == fault.Canceled && !ended { // not by us: the node is stopping
-		return fault.New(fault.Unavailable, "node %s ended the call: %s", n.addr, f.Message)
-	}
 	if f.Reason != "" { // the node said so itself
+		if f.Kind == fault.Canceled && !ended { // not by us: the node is stopping
+			f = fault.New(fault.Unavailable, "node %s ended the call: %s", n.addr, f.Message)
+		}
 		return f
 	}
-	switch f.Kind {
-	case fault.Unavailable:
+	return n.explainTransport(ctx, f)
+}
+
+// explainTransport says what an error of gRPC itself means: nobody is helped by the name of a frame.
+func (n *nodeConn) explainTransport(ctx context.Context, f *fault.Error) error {
+	end, limited := ctx.Deadline()
+	limited = limited && time.Until(end) < silence
+	switch {
+	case f.Kind == fault.Deadline, f.Kind == fault.Canceled && errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fault.New(fault.Deadline, "node %s gave no answer within the time allowed; allow more, or ask another node", n.addr)
+	case f.Kind == fault.Canceled && ctx.Err() != nil:
+		return fault.New(fault.Canceled, "the call to node %s was canceled", n.addr)
+	case f.Kind == fault.Canceled && limited:
+		// The node has the same deadline, and may end the call a moment before we do.
+		return fault.New(fault.Deadline, "node %s ended the call before it answered, at the end of the time allowed or as it stops; retry", n.addr)
+	case f.Kind == fault.Canceled:
+		return fault.New(fault.Unavailable, "node %s ended the call before it answered; it may be stopping: retry, or ask another node", n.addr)
+	case f.Kind == fault.Unavailable:
 		f.Message = "node " + n.addr + " can't be reached: " + bare(f.Message)
-	case fault.Unsupported:
+	case f.Kind == fault.Unsupported:
 		f.Message = n.addr + " is not a Millrace node of this version: " + f.Message
+	case f.Kind == fault.Exhausted && strings.Contains(f.Message, "larger than max"):
+		return fault.New(fault.TooLarge, "a message to or from node %s is over the limit of gRPC messages (--max-message of the node): %s",
+			n.addr, strings.TrimPrefix(f.Message, "grpc: "))
+	case strings.Contains(f.Message, "RST_STREAM"), strings.Contains(f.Message, "without sending trailers"):
+		return fault.New(fault.Unavailable, "node %s broke the call off; its log may say why: retry, or ask another node", n.addr)
 	default:
 		f.Message = "node " + n.addr + ": " + f.Message
 	}
@@ -214,6 +235,14 @@ func (n *nodeConn) explain(ctx context.Context, err error) error {
 
 // bare takes gRPC's wrapping off the text of a connection error.
 func bare(text string) string {
+	for _, lost := range []string{"EOF", "connection reset", "broken pipe", "closing transport", "transport is closing"} {
+		if strings.Contains(text, lost) {
+			return "the connection was lost"
+		}
+	}
+	if strings.Contains(text, "deadline exceeded") || strings.Contains(text, "i/o timeout") {
+		return "it doesn't answer"
+	}
 	for _, cut := range []string{"Error while dialing: ", "connection error: ", "desc = "} {
 		if i := strings.LastIndex(text, cut); i >= 0 {
 			text = text[i+len(cut):]

@@ -412,7 +412,7 @@ func (h *fakeHost) serve(ctx context.Context, c *Coordinator) (busy bool) {
 // eventually waits for cond, up to a deadline that a loaded machine meets.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !cond(); {
+	for end := time.Now().Add(time.Minute); !cond(); {
 		if time.Now().After(end) {
 			t.Fatalf("timeout: %s", what)
 		}

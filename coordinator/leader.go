@@ -111,7 +111,7 @@ func (c *Coordinator) rule(ctx context.Context) {
 	l.planner = newPlanner(c.cfg.Moves, c.assign)
 	if before != "" && before != c.id.node {
 		l.tracker.known(before, lastContact)
-		if g := c.gone.Load(); g != nil && g.id == before && now.Sub(g.at) < c.cfg.Detection.SuspectAfter {
+		if c.foundGone(ctx, before, now) {
 			l.tracker.gone(before, now)
 			c.log.Warn("a node is down", "node", l.name(string(before)), "id", before)
 		}

@@ -112,6 +112,13 @@ type goneLeader struct {
 	at time.Time
 }
 
+// foundGone tells whether this node saw that a member's process is gone. What it saw before a long election is looked at
+// again.
+func (c *Coordinator) foundGone(ctx context.Context, id ids.NodeID, now time.Time) bool {
+	g := c.gone.Load()
+	return g != nil && g.id == id && (now.Sub(g.at) < c.cfg.Detection.SuspectAfter || c.refuses(ctx, id))
+}
+
 // refuses tells whether a member's address refuses connections, twice in a row.
 func (c *Coordinator) refuses(ctx context.Context, id ids.NodeID) bool {
 	for again := range 2 {

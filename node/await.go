@@ -74,9 +74,18 @@ func (n *Node) lookup(ctx context.Context, f func(*catalog) bool) (bool, error) 
 	return f(n.catalog()), nil
 }
 
+// syncTimeout is how long a statement that names what this node doesn't know waits for the leader's word.
+const syncTimeout = 5 * time.Second
+
 // sync waits until this node has applied all that the leader has committed now.
 func (n *Node) sync(ctx context.Context) error {
+	ctx, cancel := withinDeadline(ctx, syncTimeout)
+	defer cancel()
 	index, err := n.coord.Barrier(ctx)
+	if err != nil && ctx.Err() != nil {
+		return fault.New(fault.Unavailable, "this node doesn't know what is named here, and the cluster's leader, who would, doesn't answer; "+
+			"millrace cluster status tells which nodes are there").WithReason("NO_LEADER").WithRetryAfter(retryPause)
+	}
 	if err != nil {
 		return err
 	}

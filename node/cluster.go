@@ -24,15 +24,27 @@ type clusterService struct {
 }
 
 // Describe implements millracev1.ClusterServer.
-func (s *clusterService) Describe(ctx context.Context, _ *millracev1.DescribeRequest) (*millracev1.DescribeResponse, error) {
+func (s *clusterService) Describe(ctx context.Context, req *millracev1.DescribeRequest) (*millracev1.DescribeResponse, error) {
 	c := s.n.catalog()
+	if c == nil {
+		return nil, fault.New(fault.Unavailable, "this node waits for the cluster's state; retry").WithReason("NOT_READY").WithRetryAfter(retryPause)
+	}
+	// Others are asked at once: those that are silent would otherwise be waited for twice.
+	var endBytes map[uint32]uint64
+	var others *internalv1.ClusterOverview
+	var unseen error
+	if !req.Brief {
+		var g errgroup.Group
+		g.Go(func() error { endBytes = s.n.endBytes(ctx); return nil })
+		g.Go(func() error { others, unseen = s.n.overviewOf(ctx); return nil })
+		_ = g.Wait() // nothing in it fails
+	}
 	tick, _ := s.n.coord.LastTick()
 	resp := &millracev1.DescribeResponse{
 		Cluster: c.state.ClusterId, Tick: uint64(tick), TargetReplicas: c.state.Replicas,
 	}
 	resp.Leader, _ = s.n.coord.Leader()
 	replicas, primaries := map[string]uint32{}, map[string]uint32{}
-	endBytes := s.n.endBytes(ctx)
 	for _, p := range c.state.Partitions {
 		out := &millracev1.Partition{Id: p.Id, Epoch: p.Epoch, Replicas: []string{}, InSync: []string{}, EndBytes: endBytes[p.Id]}
 		if p.Primary != "" {
@@ -54,16 +66,22 @@ func (s *clusterService) Describe(ctx context.Context, _ *millracev1.DescribeReq
 			Voter: m.Voter, Replicas: replicas[m.Id], Primaries: primaries[m.Id],
 		})
 	}
-	s.n.overview(ctx, c, resp)
+	if !req.Brief {
+		overview(c, resp, others, unseen)
+	}
 	return resp, nil
 }
 
-// overview adds what only the leader knows, where it can be reached: who is silent, and what moves.
-func (n *Node) overview(ctx context.Context, c *catalog, resp *millracev1.DescribeResponse) {
-	resp.Moves = []*millracev1.Move{}
+// overviewOf asks the leader.
+func (n *Node) overviewOf(ctx context.Context) (*internalv1.ClusterOverview, error) {
 	ctx, cancel := context.WithTimeout(ctx, statsTimeout)
 	defer cancel()
-	o, err := n.coord.Overview(ctx)
+	return n.coord.Overview(ctx)
+}
+
+// overview adds what only the leader knows, where it can be reached: who is silent, and what moves.
+func overview(c *catalog, resp *millracev1.DescribeResponse, o *internalv1.ClusterOverview, err error) {
+	resp.Moves = []*millracev1.Move{}
 	if err != nil {
 		resp.Notices = append(resp.Notices, "the leader can't be reached: moves and suspects are not shown")
 		return

@@ -92,7 +92,7 @@ func (s *session) change(ctx context.Context, st sql.Statement) (string, error) 
 	if err := s.writable(string(ch.Kind)); err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.n.cfg.StatementTimeout)
+	ctx, cancel := withinDeadline(ctx, s.n.cfg.StatementTimeout)
 	defer cancel()
 	c := &changer{s: s, ch: ch, partitions: s.n.catalog().partitions(), done: map[ids.PartitionID]bool{}}
 	if err := c.prepare(); err != nil {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -50,20 +51,37 @@ type layout struct {
 	nodes map[ids.NodeID][]ids.PartitionID
 }
 
+// withinDeadline is ctx for what a statement may wait for: limit long, and a little shorter than its client waits for the
+// answer, so that the client hears why there is none.
+func withinDeadline(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if end, ok := ctx.Deadline(); ok {
+		left := time.Until(end)
+		limit = min(limit, left-min(max(left/10, minAnswerTime), maxAnswerTime))
+	}
+	return context.WithTimeout(ctx, limit)
+}
+
+// What is left of a client's time for the answer to reach it.
+const (
+	minAnswerTime = 20 * time.Millisecond
+	maxAnswerTime = 500 * time.Millisecond
+)
+
 // readable finds the newest tick at which all inputs can be read in all partitions, waiting until it is at least
 // minTick and no older than maxStaleness, and who is to be asked: a partition that works a view out again is behind for
 // a while. When the primaries don't answer for a while, it takes what this node can read alone
 // while that is younger than maxStaleness; and it doesn't wait where waiting is in vain: when no tick has come for so long.
 func (n *Node) readable(ctx context.Context, inputs []input, minTick ids.Tick, maxStaleness time.Duration) (*layout, error) {
 	begun := time.Now()
+	var alone error // why this node can't answer alone
 	for {
 		if time.Since(begun) >= staleGrace || n.fresh(staleGrace) != nil {
-			l, err := n.readableHere(inputs, minTick, maxStaleness)
-			if err == nil {
+			var l *layout
+			if l, alone = n.readableHere(inputs, minTick, maxStaleness); alone == nil {
 				return l, nil
 			}
 			if stale := n.fresh(maxStaleness); stale != nil {
-				return nil, fault.New(fault.Unavailable, "%v; %v", stale, err).WithReason(ReasonTooStale)
+				return nil, fault.New(fault.Unavailable, "%v; %v", stale, alone).WithReason(ReasonTooStale)
 			}
 		}
 		try, cancel := context.WithTimeout(ctx, staleGrace)
@@ -80,10 +98,22 @@ func (n *Node) readable(ctx context.Context, inputs []input, minTick ids.Tick, m
 			return l, err
 		}
 		if werr := pause(ctx, retryPause); werr != nil {
-			return nil, fault.Wrap(fault.Unavailable, err, "no tick at or above %d can be read in all partitions within the time allowed", minTick).
-				WithReason("NOT_READABLE")
+			return nil, notReadable(err, alone, minTick)
 		}
 	}
+}
+
+// notReadable is the error of a statement whose time is over: err is what the last try of the primaries met, alone why this
+// node has no answer of its own, if it looked for one.
+func notReadable(err, alone error, minTick ids.Tick) error {
+	if fault.KindOf(err) == fault.Deadline || fault.KindOf(err) == fault.Canceled || errors.Is(err, context.DeadlineExceeded) {
+		err = errors.New("some of their primaries don't answer")
+	}
+	if alone != nil {
+		err = fmt.Errorf("%w; %w", err, alone)
+	}
+	return fault.Wrap(fault.Unavailable, err, "no tick at or above %d can be read in all partitions within the time allowed", minTick).
+		WithReason("NOT_READABLE")
 }
 
 func (n *Node) tryReadable(ctx context.Context, inputs []input, minTick ids.Tick) (*layout, error) {

@@ -191,7 +191,7 @@ func (s *session) layout(ctx context.Context, p *plan.Plan) (*layout, error) {
 	if pinned > 0 && minTick > pinned {
 		return nil, fault.SQL(fault.Conflict, "25001", "the transaction reads tick %d, but tick %d is asked for, which came later; begin a new one", pinned, minTick)
 	}
-	wait, cancel := context.WithTimeout(ctx, s.n.cfg.StatementTimeout)
+	wait, cancel := withinDeadline(ctx, s.n.cfg.StatementTimeout)
 	defer cancel()
 	if len(inputs) == 0 {
 		inputs = []input{{}} // of no object: the tick that all partitions have closed

@@ -73,7 +73,7 @@ func (n *Node) subscribe(ctx context.Context, view *sql.Object, after, minTick i
 
 // subscribeSnapshot sends the view's rows as of one tick.
 func (n *Node) subscribeSnapshot(ctx context.Context, view *sql.Object, minTick ids.Tick, to subscriber) (ids.Tick, error) {
-	wait, cancel := context.WithTimeout(ctx, n.cfg.StatementTimeout)
+	wait, cancel := withinDeadline(ctx, n.cfg.StatementTimeout)
 	defer cancel()
 	p := scanAll(view)
 	l, err := n.readable(wait, inputsOf(p), minTick, n.cfg.MaxStaleness)

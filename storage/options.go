@@ -23,6 +23,9 @@ type Options struct {
 	// MemTableBytes is the size of one table in memory, in bytes, on top of the cache. A log store has up to four of them, a
 	// state store three; while the oldest is being flushed, writes go to the next.
 	MemTableBytes int
+	// HighWaterBytes is the free space of the disk, in bytes, below which Room says that nothing new should be taken, which
+	// ends by itself once there is an eighth more. 0, or anything below ReserveBytes: that is the mark.
+	HighWaterBytes uint64
 	// ReserveBytes is the free space of the disk, in bytes, below which batches larger than 4 KiB that aren't only
 	// deletions are refused with Exhausted DISK_FULL (which ends by itself once there is space again), so that retention
 	// and Raft still have room to make space. 0 turns it off.
@@ -36,11 +39,12 @@ type Options struct {
 // DefaultOptions are good for a machine with some GiB of memory.
 func DefaultOptions() Options {
 	return Options{
-		FS:            vfs.Default,
-		CacheBytes:    64 << 20,
-		MemTableBytes: 64 << 20,
-		ReserveBytes:  256 << 20,
-		Logger:        slog.Default(),
+		FS:             vfs.Default,
+		CacheBytes:     64 << 20,
+		MemTableBytes:  64 << 20,
+		HighWaterBytes: 512 << 20,
+		ReserveBytes:   256 << 20,
+		Logger:         slog.Default(),
 	}
 }
 

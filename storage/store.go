@@ -67,7 +67,7 @@ func open(kind, dir string, o Options) (_ *Store, err error) {
 	d := newDisk(o.FS, dir)
 	s := &Store{kind: kind, dir: dir, disk: d, log: o.Logger.With("store", kind)}
 	d.onFail = s.fail
-	s.space.init(d, dir, o.ReserveBytes)
+	s.space.init(d, dir, o.HighWaterBytes, o.ReserveBytes)
 	s.pressure.init()
 	if s.lock, err = pebble.LockDirectory(dir, o.FS); err != nil {
 		return nil, fault.Wrap(fault.Conflict, err, "the data folder %s is in use by another process, or can't be locked", dir).
@@ -143,6 +143,10 @@ func (s *Store) Healthy() error {
 
 // Failed is closed when the store begins to refuse writes; Healthy then says why.
 func (s *Store) Failed() <-chan struct{} { return s.disk.frozen }
+
+// Room returns nil, or why nothing new should be taken: Exhausted DISK_FULL with a delay to retry while less than
+// Options.HighWaterBytes are free on the disk. What was taken already can still be committed then. It is cheap.
+func (s *Store) Room() error { return s.space.room() }
 
 // enter keeps the store open until leave.
 func (s *Store) enter() error {

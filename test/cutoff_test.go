@@ -60,6 +60,19 @@ func TestCutOff(t *testing.T) {
 		return ""
 	})
 
+	// And that the views' state has got there at all.
+	eventually(t, func() string {
+		for _, s := range servers[:2] {
+			if n := metric(t, s, "millrace_ship_replicas_behind"); n != 0 {
+				return fmt.Sprintf("%s: %v replicas lack the state of some view", s.name, n)
+			}
+			if lag := metric(t, s, "millrace_ship_lag_seconds"); lag > 30 {
+				return fmt.Sprintf("%s: the replicas' state is %v s behind", s.name, lag)
+			}
+		}
+		return ""
+	})
+
 	for _, s := range servers[:2] {
 		if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
@@ -85,6 +98,9 @@ func TestCutOff(t *testing.T) {
 		r := cli(t, nil, "sql", "--addr", at, "--format", "json", "-c", fmt.Sprintf("SET max_staleness = '1s'; SET min_tick = %d; SELECT * FROM v", newest))
 		if r.code == 0 || r.out != "" {
 			t.Fatalf("a statement that needs tick %d was answered with %s", newest, r.out)
+		}
+		if strings.Contains(r.err, "RST_STREAM") {
+			t.Fatalf("the client passes on what the transport says: %s", r.err)
 		}
 		if !strings.Contains(r.err, "max_staleness") { // the client may give up in the middle of a try
 			return r.err

@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -269,6 +271,34 @@ func eventually(t *testing.T, check func() string) {
 		}
 		time.Sleep(50 * time.Millisecond) // between two looks at a condition with a deadline
 	}
+}
+
+// metric reads a figure without labels, or the sum over its labels.
+func metric(t *testing.T, s *server, name string) float64 {
+	t.Helper()
+	resp, err := http.Get("http://" + s.http + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	sum, found := 0.0, false
+	in := bufio.NewScanner(resp.Body)
+	in.Buffer(nil, 1<<20)
+	for in.Scan() {
+		rest, ok := strings.CutPrefix(in.Text(), name)
+		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' {
+			continue
+		}
+		v, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
+		if err != nil {
+			t.Fatalf("%v in %s", err, in.Text())
+		}
+		sum, found = sum+v, true
+	}
+	if err := in.Err(); err != nil || !found {
+		t.Fatalf("no figure %s: %v", name, err)
+	}
+	return sum
 }
 
 type clusterStatus struct {

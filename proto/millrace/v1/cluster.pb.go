@@ -23,6 +23,7 @@ const (
 
 type DescribeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Brief         bool                   `protobuf:"varint,1,opt,name=brief,proto3" json:"brief,omitempty"` // only what the node knows itself, at once: no sizes, and no moves
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -55,6 +56,13 @@ func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
 func (*DescribeRequest) Descriptor() ([]byte, []int) {
 	return file_millrace_v1_cluster_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *DescribeRequest) GetBrief() bool {
+	if x != nil {
+		return x.Brief
+	}
+	return false
 }
 
 type DescribeResponse struct {
@@ -725,8 +733,9 @@ var File_millrace_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_millrace_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x19millrace/v1/cluster.proto\x12\vmillrace.v1\"\x11\n" +
-	"\x0fDescribeRequest\"\xa5\x02\n" +
+	"\x19millrace/v1/cluster.proto\x12\vmillrace.v1\"'\n" +
+	"\x0fDescribeRequest\x12\x14\n" +
+	"\x05brief\x18\x01 \x01(\bR\x05brief\"\xa5\x02\n" +
 	"\x10DescribeResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +

@@ -39,7 +39,7 @@ func Clear(control, name string) error {
 type change struct{ file, from, to string }
 
 var changes = []change{
-	{"storage/options.go", "FS:            vfs.Default", "FS:            switches.Disk(vfs.Default)"},
+	{"storage/options.go", "FS:             vfs.Default", "FS:             switches.Disk(vfs.Default)"},
 	{"coordinator/attach.go", "time.Now().UnixMicro()", "switches.Micros(time.Now())"},
 	{"coordinator/leader.go", "time.Now().UnixMicro()", "switches.Micros(time.Now())"},
 	{"coordinator/leader.go", "now.UnixMicro()", "switches.Micros(now)"},
