@@ -41,6 +41,9 @@ func (n *Node) compose() error {
 	n.generator = newGenerator(n)
 	n.router = newRouter(n.id, n.host, n.peers, n.catalog, n.log)
 	n.ingest = &ingest{n: n, batcher: newBatcher(n)}
+	n.intake = newIntake(n.cfg.IngestBytes, n.cfg.ConnInFlightBytes)
+	n.queries = &queryMemory{each: n.cfg.QueryMemoryBytes, total: n.cfg.QueriesBytes}
+	n.readers = &readers{limit: int64(n.cfg.MaxReaders)}
 	n.http = n.newHTTP()
 	n.pg = n.newPG()
 	n.register()
@@ -65,7 +68,9 @@ func (n *Node) newCoordinator() (*coordinator.Coordinator, error) {
 	cfg.Join, cfg.Partitions, cfg.Replicas = n.cfg.Join, n.cfg.Partitions, n.cfg.Replicas
 	cfg.Moves.CopiesPerNode, cfg.Moves.QuickCopies = n.cfg.CopiesPerNode, max(cfg.Moves.QuickCopies, n.cfg.CopiesPerNode)
 	cfg.Gossip, cfg.Stream = n.gossip, n.listener.raft
-	cfg.Dial = func(addr string) (*grpc.ClientConn, error) { return dialPeer(addr, n.cfg.MaxMessageBytes) }
+	cfg.Dial = func(addr string) (*grpc.ClientConn, error) {
+		return dialPeer(addr, n.cfg.MaxMessageBytes, peerWindowBytes)
+	}
 	cfg.LogEnds = func(ctx context.Context, node ids.NodeID, p ids.PartitionID) (uint64, error) {
 		positions, err := n.host.LogEnds(ctx, node, []ids.PartitionID{p})
 		if err != nil {

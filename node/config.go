@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/partition"
 	"github.com/millrace/millrace/partition/stage"
+	"github.com/millrace/millrace/sql"
 )
 
 // Config is a node's settings. DefaultConfig fills all but DataDir.
@@ -38,12 +40,17 @@ type Config struct {
 	CopiesPerNode     int           // partitions that a node copies at once; small ones may be up to eight
 	ShipRate          int64         // bytes a second of views' state that the node sends to other replicas
 	InFlightBytes     int64         // of appends that wait for the disk or replicas, on this node
-	ConnInFlightBytes int64         // of appends of one connection that wait for their acknowledgement
+	IngestBytes       int64         // of clients' appends that this node holds, wherever they go
+	ConnInFlightBytes int64         // of these, from one connection
+	MaxReaders        int           // reads of logs and subscriptions at once
+	DiskReserve       int64         // free bytes of the disk below which appends are refused
+	MaxStatementBytes int           // of one text of SQL
 	CacheBytes        int64         // block caches of both stores together
 	DrainTimeout      time.Duration // how long a stopping node tries to hand its primaries over
 	ShutdownTimeout   time.Duration // how long a stopping node waits for calls under way
 	SubscribeProgress time.Duration // longest time between two messages of a subscription
 	QueryMemoryBytes  int64         // of the rows that one ad-hoc statement may hold here
+	QueriesBytes      int64         // of the rows that all of them may hold here
 }
 
 // DefaultPG is where PostgreSQL's protocol is served unless told otherwise.
@@ -58,9 +65,10 @@ func DefaultConfig() Config {
 		ShipRate:     stage.DefaultShipConfig().BytesPerSecond,
 		MaxStaleness: 10 * time.Second, StatementTimeout: 30 * time.Second,
 		CopyRate: 64 << 20, CopiesPerNode: 1,
-		InFlightBytes: 64 << 20, ConnInFlightBytes: 16 << 20, CacheBytes: 128 << 20,
+		InFlightBytes: 64 << 20, IngestBytes: 256 << 20, ConnInFlightBytes: 16 << 20, CacheBytes: 128 << 20,
+		MaxReaders: 1000, DiskReserve: 512 << 20, MaxStatementBytes: sql.MaxTextBytes,
 		DrainTimeout: 3 * time.Second, ShutdownTimeout: 3 * time.Second, SubscribeProgress: 500 * time.Millisecond,
-		QueryMemoryBytes: 1 << 30,
+		QueryMemoryBytes: 1 << 30, QueriesBytes: 2 << 30,
 	}
 }
 
@@ -110,11 +118,42 @@ func (c Config) Validate() error {
 		return fault.New(fault.Invalid, "--max-record %d: use 1 to %d bytes (64 KiB less than a message)",
 			c.MaxRecordBytes, c.MaxMessageBytes-(64<<10))
 	}
+	if err := c.validateLimits(); err != nil {
+		return err
+	}
 	if c.CopyRate < 0 || c.CopyRate > 0 && c.CopyRate < 64<<10 {
 		return fault.New(fault.Invalid, "--copy-rate %d: use 64 KiB a second or more, or 0 for no limit", c.CopyRate)
 	}
 	if c.CopiesPerNode < 1 || c.CopiesPerNode > 64 {
 		return fault.New(fault.Invalid, "--copies %d: use 1 to 64", c.CopiesPerNode)
+	}
+	return nil
+}
+
+// validateLimits tells what is wrong with the bounds.
+func (c Config) validateLimits() error {
+	largest := int64(partition.DefaultConfig().MaxBatchBytes)
+	switch {
+	case c.MaxMessageBytes < 128<<10 || c.MaxMessageBytes > 1<<30:
+		return fault.New(fault.Invalid, "--max-message %d: use 128 KiB to 1 GiB", c.MaxMessageBytes)
+	case c.MaxConnections < 16:
+		return fault.New(fault.Invalid, "--max-connections %d: use 16 or more; peers need some too", c.MaxConnections)
+	case c.InFlightBytes < largest:
+		return fault.New(fault.Invalid, "--in-flight %d: use %d bytes or more, the largest batch", c.InFlightBytes, largest)
+	case c.ConnInFlightBytes < 64<<10:
+		return fault.New(fault.Invalid, "--conn-in-flight %d: use 64 KiB or more", c.ConnInFlightBytes)
+	case c.IngestBytes < c.ConnInFlightBytes:
+		return fault.New(fault.Invalid, "--ingest-memory %d: use no less than --conn-in-flight, %d", c.IngestBytes, c.ConnInFlightBytes)
+	case c.MaxReaders < 1:
+		return fault.New(fault.Invalid, "--max-readers %d: use 1 or more", c.MaxReaders)
+	case c.DiskReserve < 0 || c.DiskReserve > 0 && c.DiskReserve < 1<<20:
+		return fault.New(fault.Invalid, "--disk-reserve %d: use 1 MiB or more, or 0 to let the disk run full", c.DiskReserve)
+	case c.MaxStatementBytes < 1<<10 || c.MaxStatementBytes > sql.MaxTextBytes:
+		return fault.New(fault.Invalid, "--max-statement %d: use 1 KiB to %d bytes", c.MaxStatementBytes, sql.MaxTextBytes)
+	case c.QueryMemoryBytes < 1<<20:
+		return fault.New(fault.Invalid, "--query-memory %d: use 1 MiB or more", c.QueryMemoryBytes)
+	case c.QueriesBytes < c.QueryMemoryBytes:
+		return fault.New(fault.Invalid, "--query-memory-total %d: use no less than --query-memory, %d", c.QueriesBytes, c.QueryMemoryBytes)
 	}
 	return nil
 }

@@ -267,10 +267,11 @@ func (c *changer) tableScan() *plan.Scan {
 // evaluate works out the records of the partitions that aren't done, at l's tick.
 func (c *changer) evaluate(ctx context.Context, l *layout) (map[ids.PartitionID]*write, error) {
 	rows := record.NewDelta(c.ch.Plan.Output, 0)
-	size := int64(0)
+	memory := c.s.n.queries.begin()
+	defer memory.end()
 	err := c.s.n.query(ctx, c.ch.Plan, l, func(d *record.Delta) error {
-		if size += deltaBytes(d); size > c.s.n.cfg.QueryMemoryBytes {
-			return fault.SQL(fault.TooLarge, "54000", "the statement changes more than fits into %d bytes; change fewer rows at a time", c.s.n.cfg.QueryMemoryBytes)
+		if err := memory.add(deltaBytes(d)); err != nil {
+			return err
 		}
 		for i := range d.N {
 			for range d.Weight(i) {

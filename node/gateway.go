@@ -170,7 +170,7 @@ func (n *Node) askProgress(ctx context.Context, node ids.NodeID, req *internalv1
 }
 
 func (n *Node) queryClient(node ids.NodeID) (internalv1.QueryClient, error) {
-	conn, err := n.peers.Conn(node)
+	conn, err := n.peers.queryConn(node)
 	if err != nil {
 		return nil, err
 	}
@@ -209,14 +209,18 @@ func (n *Node) query(ctx context.Context, p *plan.Plan, l *layout, emit func(*re
 			return fault.New(fault.Internal, "stage %d of an ad-hoc plan is no scan", i)
 		}
 	}
-	g := &gathering{stage: &p.Stages[last], tick: l.tick, emit: emit, limit: n.cfg.QueryMemoryBytes}
+	g := &gathering{stage: &p.Stages[last], tick: l.tick, emit: emit, memory: n.queries.begin()}
+	defer g.memory.end()
 	g.stream = last == 1 && linear(g.stage)
 	var err error
 	g.frag, err = dataflow.New(g.stage.Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: l.tick, Check: func(rows *record.Delta, kept bool) error {
 		if !kept || g.stream {
 			return ctx.Err()
 		}
-		return g.hold(ctx, rows)
+		if err := g.memory.add(deltaBytes(rows)); err != nil {
+			return err
+		}
+		return ctx.Err()
 	}})
 	if err != nil {
 		return err
@@ -236,8 +240,7 @@ type gathering struct {
 	tick   ids.Tick
 	stream bool // rows can be passed on as they come
 	emit   func(*record.Delta) error
-	held   int64 // bytes
-	limit  int64 // bytes
+	memory *holding
 }
 
 // take takes rows of stage from.
@@ -253,14 +256,6 @@ func (g *gathering) take(from int, d *record.Delta) error {
 		return flushTo(g.frag, g.tick, g.emit)
 	}
 	return nil
-}
-
-// hold counts rows that are kept to the end.
-func (g *gathering) hold(ctx context.Context, rows *record.Delta) error {
-	if g.held += deltaBytes(rows); g.held > g.limit {
-		return fault.SQL(fault.Exhausted, "53200", "the statement needs more than %d MiB of memory; filter or aggregate more", g.limit>>20)
-	}
-	return ctx.Err()
 }
 
 func flushTo(f *dataflow.Fragment, tick ids.Tick, emit func(*record.Delta) error) error {

@@ -44,8 +44,17 @@ func (s *ingest) DescribeStream(ctx context.Context, req *millracev1.DescribeStr
 
 // Append implements millracev1.IngestServer.
 func (s *ingest) Append(ctx context.Context, req *millracev1.AppendRequest) (*millracev1.AppendResponse, error) {
+	conn, leave := s.n.intake.conn(ctx)
+	defer leave()
+	free, err := s.n.intake.acquire(ctx, conn, requestBytes(req))
+	if err != nil {
+		return nil, err
+	}
 	answered := make(chan *millracev1.AppendResponse, 1)
-	s.start(ctx, req, false, func(r *millracev1.AppendResponse) { answered <- r })
+	s.start(ctx, req, false, func(r *millracev1.AppendResponse) {
+		free() // also where nobody waits for the answer any more
+		answered <- r
+	})
 	select {
 	case resp := <-answered:
 		if resp.Error != nil {
@@ -64,7 +73,6 @@ func (s *ingest) AppendStream(stream millracev1.Ingest_AppendStreamServer) error
 	defer cancel()
 	md, _ := metadata.FromIncomingContext(ctx)
 	forwarded := len(md.Get(forwardedKey)) > 0
-	inFlight := semaphore.NewWeighted(s.n.cfg.ConnInFlightBytes)
 	out := newOutbox()
 	sent := make(chan error, 1)
 	go func() {
@@ -72,7 +80,13 @@ func (s *ingest) AppendStream(stream millracev1.Ingest_AppendStreamServer) error
 		cancel() // a client that takes no answers gets no more appends
 		sent <- err
 	}()
-	err := s.receive(ctx, stream, forwarded, inFlight, out)
+	var err error
+	inFlight := semaphore.NewWeighted(s.n.cfg.ConnInFlightBytes)
+	if forwarded {
+		err = s.receiveForwarded(ctx, stream, inFlight, out)
+	} else {
+		err = s.receive(ctx, stream, inFlight, out)
+	}
 	// Everything taken is answered before the stream ends, so that a client that closes its side hears of all.
 	if err == nil {
 		err = inFlight.Acquire(ctx, s.n.cfg.ConnInFlightBytes)
@@ -84,7 +98,47 @@ func (s *ingest) AppendStream(stream millracev1.Ingest_AppendStreamServer) error
 	return err
 }
 
-func (s *ingest) receive(ctx context.Context, stream millracev1.Ingest_AppendStreamServer, forwarded bool, inFlight *semaphore.Weighted, out *outbox) error {
+// receive takes a client's appends. While the node or the connection holds too much, it takes none; what comes in between
+// and finds no room is refused with a delay.
+func (s *ingest) receive(ctx context.Context, stream millracev1.Ingest_AppendStreamServer, inFlight *semaphore.Weighted, out *outbox) error {
+	conn, leave := s.n.intake.conn(ctx)
+	defer leave()
+	for {
+		if err := s.n.intake.ready(ctx, conn); err != nil {
+			return fault.Wrap(fault.Canceled, err, "append stream")
+		}
+		req, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		size := requestBytes(req)
+		weight := min(size, s.n.cfg.ConnInFlightBytes)
+		if err := inFlight.Acquire(ctx, weight); err != nil {
+			return fault.Wrap(fault.Canceled, err, "append stream")
+		}
+		free, err := s.n.intake.acquire(ctx, conn, size)
+		if err != nil {
+			out.put(refusalOf(req, err))
+			inFlight.Release(weight)
+			continue
+		}
+		s.start(ctx, req, false, func(r *millracev1.AppendResponse) {
+			out.put(r)
+			free()
+			inFlight.Release(weight)
+		})
+	}
+}
+
+func refusalOf(req *millracev1.AppendRequest, err error) *millracev1.AppendResponse {
+	return &millracev1.AppendResponse{RequestId: req.RequestId, Error: fault.Status(err).Proto()}
+}
+
+// receiveForwarded takes what another node passes on, which holds it for its clients there.
+func (s *ingest) receiveForwarded(ctx context.Context, stream millracev1.Ingest_AppendStreamServer, inFlight *semaphore.Weighted, out *outbox) error {
 	for {
 		req, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -97,7 +151,7 @@ func (s *ingest) receive(ctx context.Context, stream millracev1.Ingest_AppendStr
 		if err := inFlight.Acquire(ctx, weight); err != nil {
 			return fault.Wrap(fault.Canceled, err, "append stream")
 		}
-		s.start(ctx, req, forwarded, func(r *millracev1.AppendResponse) {
+		s.start(ctx, req, true, func(r *millracev1.AppendResponse) {
 			out.put(r)
 			inFlight.Release(weight)
 		})
@@ -119,9 +173,7 @@ func requestBytes(req *millracev1.AppendRequest) int64 {
 
 // start checks a request and starts its appends; answer is called once, from any goroutine.
 func (s *ingest) start(ctx context.Context, req *millracev1.AppendRequest, forwarded bool, answer func(*millracev1.AppendResponse)) {
-	refuse := func(err error) {
-		answer(&millracev1.AppendResponse{RequestId: req.RequestId, Error: fault.Status(err).Proto()})
-	}
+	refuse := func(err error) { answer(refusalOf(req, err)) }
 	def, err := s.n.stream(ctx, req.Stream)
 	if err != nil {
 		refuse(err)

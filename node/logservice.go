@@ -24,7 +24,11 @@ const (
 	responseRecords = 4096
 	responseBytes   = 1 << 20
 	// mergeQueue is how many batches wait between the readers of partitions and the client.
-	mergeQueue = 4
+	mergeQueue = 1
+	// readsAtOnce is how many partitions a read that doesn't follow reads at a time, and readTurns of how many a read has
+	// records in memory at a time.
+	readsAtOnce = 4
+	readTurns   = 2
 )
 
 // logService serves millrace.v1.Log.
@@ -43,15 +47,24 @@ func (s *logService) Read(req *millracev1.ReadRequest, stream millracev1.Log_Rea
 	if err != nil {
 		return err
 	}
+	leave, err := s.n.readers.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
 	ctx, cancel := s.n.whileServing(stream.Context())
 	defer cancel()
 	g, gctx := errgroup.WithContext(ctx)
 	merged := make(chan *millracev1.ReadResponse, mergeQueue)
-	for _, r := range requests {
-		g.Go(func() error { return s.readPartition(gctx, def, r, req.Dead, merged) })
+	read := &partitionRead{s: s, def: def, dead: req.Dead, turn: make(chan struct{}, readTurns), out: merged}
+	if !req.Follow {
+		g.SetLimit(readsAtOnce)
 	}
 	ended := make(chan error, 1)
 	go func() {
+		for _, r := range requests {
+			g.Go(func() error { return read.run(gctx, r) })
+		}
 		ended <- g.Wait()
 		close(merged)
 	}()
@@ -118,9 +131,18 @@ func (s *logService) requests(def *millracev1.Stream, req *millracev1.ReadReques
 	return out, nil
 }
 
-// readPartition brings one partition's records to out; when the partition moves it goes on at its new primary.
-func (s *logService) readPartition(ctx context.Context, def *millracev1.Stream, req *internalv1.RecordsRequest, dead bool, out chan<- *millracev1.ReadResponse) error {
-	split, err := newSplitter(def, ids.PartitionID(req.Partition), dead)
+// partitionRead is what the readers of a stream's partitions share.
+type partitionRead struct {
+	s    *logService
+	def  *millracev1.Stream
+	dead bool
+	turn chan struct{} // who reads a log here and hands over holds a token: the others hold no records meanwhile
+	out  chan<- *millracev1.ReadResponse
+}
+
+// run brings one partition's records to out; when the partition moves it goes on at its new primary.
+func (r *partitionRead) run(ctx context.Context, req *internalv1.RecordsRequest) error {
+	split, err := newSplitter(r.def, ids.PartitionID(req.Partition), r.dead)
 	if err != nil {
 		return err
 	}
@@ -132,7 +154,7 @@ func (s *logService) readPartition(ctx context.Context, def *millracev1.Stream, 
 		}
 		return split.records(b, req.Offset, func(resp *millracev1.ReadResponse) error {
 			select {
-			case out <- resp:
+			case r.out <- resp:
 				return nil
 			case <-ctx.Done():
 				return ctx.Err()
@@ -140,7 +162,7 @@ func (s *logService) readPartition(ctx context.Context, def *millracev1.Stream, 
 		}, func(next uint64) { req.Offset = next })
 	}
 	for {
-		err := s.n.records(ctx, req, take)
+		err := r.s.n.records(ctx, req, r.turn, take)
 		if err == nil || !fault.Retryable(err) || ctx.Err() != nil {
 			return err
 		}
@@ -151,13 +173,13 @@ func (s *logService) readPartition(ctx context.Context, def *millracev1.Stream, 
 }
 
 // records runs Records at the partition's primary.
-func (n *Node) records(ctx context.Context, req *internalv1.RecordsRequest, take func(*internalv1.RecordsResponse) error) error {
+func (n *Node) records(ctx context.Context, req *internalv1.RecordsRequest, turn chan struct{}, take func(*internalv1.RecordsResponse) error) error {
 	node, ok := n.catalog().primary(ids.PartitionID(req.Partition))
 	if !ok {
 		return fault.New(fault.Unavailable, "partition %d has no primary now", req.Partition)
 	}
 	if node == n.id {
-		return n.recordsHere(ctx, req, take)
+		return n.recordsHere(ctx, req, turn, take)
 	}
 	client, err := n.queryClient(node)
 	if err != nil {
@@ -185,11 +207,12 @@ func (n *Node) records(ctx context.Context, req *internalv1.RecordsRequest, take
 
 // Records implements internalv1.QueryServer.
 func (s *queryService) Records(req *internalv1.RecordsRequest, stream internalv1.Query_RecordsServer) error {
-	return s.n.recordsHere(stream.Context(), req, stream.Send)
+	return s.n.recordsHere(stream.Context(), req, make(chan struct{}, 1), stream.Send)
 }
 
-// recordsHere reads a log whose primary is here. The answer given to take is valid during the call.
-func (n *Node) recordsHere(ctx context.Context, req *internalv1.RecordsRequest, take func(*internalv1.RecordsResponse) error) error {
+// recordsHere reads a log whose primary is here, a piece at a time, each while it holds a token of turn. The answer given to
+// take is valid during the call.
+func (n *Node) recordsHere(ctx context.Context, req *internalv1.RecordsRequest, turn chan struct{}, take func(*internalv1.RecordsResponse) error) error {
 	p, id := ids.PartitionID(req.Partition), ids.StreamID(req.Stream)
 	if node, _ := n.catalog().primary(p); node != n.id {
 		return fault.New(fault.NotPrimary, "partition %d has moved; retry", p)
@@ -215,10 +238,15 @@ func (n *Node) recordsHere(ctx context.Context, req *internalv1.RecordsRequest, 
 	}
 	first := from
 	stop := end.End
-	var buf rawBuffer
 	for {
 		for from < stop {
 			next := from
+			select {
+			case turn <- struct{}{}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			var buf rawBuffer // of this piece: the next may be long in coming
 			err := n.host.Read(p, id, from, readBytes, func(b *partition.Batch) (bool, error) {
 				raw, err := buf.raw(b)
 				if err != nil {
@@ -230,6 +258,7 @@ func (n *Node) recordsHere(ctx context.Context, req *internalv1.RecordsRequest, 
 					Raw: raw, StartOffset: uint64(first), EndOffset: uint64(stop),
 				})
 			})
+			<-turn
 			if err != nil {
 				return err
 			}

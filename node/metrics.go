@@ -61,6 +61,13 @@ var (
 	descShipLag    = desc("ship_lag_seconds", "By how much the state of the furthest replica that follows lies behind the stored one here.")
 	descShipBehind = desc("ship_replicas_behind", "Replicas of partitions whose primary is here that lack the state of some view.")
 	descShipKept   = desc("ship_backlog_bytes", "Bytes kept in memory for replicas that are behind.")
+	descIngest     = desc("ingest_held_bytes", "Bytes of clients' appends that this node holds.")
+	descOverload   = desc("ingest_refused_total", "Appends refused because the node, or their connection, had too much to do.")
+	descQueries    = desc("query_held_bytes", "Bytes of rows that ad-hoc statements hold here.")
+	descQueriesOut = desc("query_refused_total", "Statements ended because they, or all together, held too much.")
+	descReaders    = desc("readers", "Reads of streams and subscriptions that this node serves.")
+	descDiskFree   = desc("disk_free_bytes", "Free bytes of the disk of the log, when it was looked at last.")
+	descDiskFull   = desc("disk_refused_total", "Appends and commits refused because the disk is nearly full, by store.", "store")
 	descViewState  = desc("view_state_bytes", "Bytes of a view's state in the partitions here.", "view")
 )
 
@@ -68,6 +75,7 @@ var (
 func (f *figures) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descTick, descLeader, descPartitions, descHeld, descEndBytes, descRecords, descBytes,
 		descAppends, descRefused, descSyncs, descSyncTime, descDisk, descPending, descViewTick, descViewRows, descViewErrors, descViewLate, descViewState,
+		descIngest, descOverload, descQueries, descQueriesOut, descReaders, descDiskFree, descDiskFull,
 		descShipSent, descShipCopied, descShipTaken, descShipLag, descShipBehind, descShipKept} {
 		ch <- d
 	}
@@ -116,7 +124,22 @@ func (f *figures) Collect(ch chan<- prometheus.Metric) {
 	gauge(descShipLag, ship.Lag.Seconds())
 	gauge(descShipBehind, float64(ship.Behind))
 	gauge(descShipKept, float64(ship.BacklogBytes))
+	f.limitFigures(gauge, counter)
 	f.catalogFigures(gauge, counter)
+}
+
+// limitFigures are how near the node is to its bounds.
+func (f *figures) limitFigures(gauge, counter func(*prometheus.Desc, float64, ...string)) {
+	n := f.n
+	gauge(descIngest, float64(n.intake.held.Load()))
+	counter(descOverload, float64(n.intake.refused.Load()))
+	gauge(descQueries, float64(n.queries.held.Load()))
+	counter(descQueriesOut, float64(n.queries.refused.Load()))
+	gauge(descReaders, float64(n.readers.now.Load()))
+	log := n.logStore.Metrics()
+	gauge(descDiskFree, float64(log.DiskFreeBytes))
+	counter(descDiskFull, float64(log.SpaceRefused), "log")
+	counter(descDiskFull, float64(n.stateStore.Metrics().SpaceRefused), "state")
 }
 
 // catalogFigures are those of the streams and views, in the partitions whose primary is here.

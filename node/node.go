@@ -42,6 +42,9 @@ type Node struct {
 	runtime    *stage.Runtime
 	router     *router
 	ingest     *ingest
+	intake     *intake
+	queries    *queryMemory
+	readers    *readers
 	tables     tableWriters
 	dead       *deadCounts
 	generator  *generator
@@ -296,7 +299,7 @@ func ignoreClosed(err error) error {
 func (n *Node) register() {
 	n.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(n.cfg.MaxMessageBytes), grpc.MaxSendMsgSize(n.cfg.MaxMessageBytes),
-		grpc.InitialWindowSize(peerWindowBytes), grpc.InitialConnWindowSize(peerWindowBytes),
+		grpc.InitialWindowSize(serverWindowBytes), grpc.InitialConnWindowSize(peerWindowBytes),
 		grpc.ReadBufferSize(peerBufferBytes), grpc.WriteBufferSize(peerBufferBytes),
 		grpc.MaxConcurrentStreams(10_000), grpc.WaitForHandlers(true),
 		grpc.ChainUnaryInterceptor(n.unary), grpc.ChainStreamInterceptor(n.streaming),

@@ -15,6 +15,11 @@ import (
 )
 
 const (
+	// serverWindowBytes is the flow-control window of a stream to this node: what is kept of a client that isn't listened
+	// to, besides the message in work.
+	serverWindowBytes = 2 << 20
+	// queryWindowBytes is that of the streams that other nodes answer statements, reads and subscriptions with.
+	queryWindowBytes = 256 << 10
 	peerWindowBytes  = 16 << 20 // flow-control window of a stream and of a connection between peers
 	peerBufferBytes  = 256 << 10
 	reconnectAtMost  = 500 * time.Millisecond
@@ -22,15 +27,21 @@ const (
 	connectTimeout   = time.Second
 )
 
-// peers keeps one gRPC connection to each other member, by identity: a member that comes back at another address
-// gets a new one.
+// peers keeps two gRPC connections to each other member, by identity: a member that comes back at another address gets
+// new ones. The second is for what clients ask for: its streams have small windows, so that clients that don't read their
+// answers cost little, and their bytes don't stand before replication's.
 type peers struct {
 	maxMessage int
 
 	mu      sync.Mutex
 	closed  bool
 	address map[ids.NodeID]string
-	conns   map[ids.NodeID]*peerConn
+	conns   map[peerUse]*peerConn
+}
+
+type peerUse struct {
+	node    ids.NodeID
+	queries bool
 }
 
 type peerConn struct {
@@ -39,7 +50,7 @@ type peerConn struct {
 }
 
 func newPeers(maxMessage int) *peers {
-	return &peers{maxMessage: maxMessage, address: map[ids.NodeID]string{}, conns: map[ids.NodeID]*peerConn{}}
+	return &peers{maxMessage: maxMessage, address: map[ids.NodeID]string{}, conns: map[peerUse]*peerConn{}}
 }
 
 // configure learns the members' addresses and closes connections that no member needs.
@@ -52,10 +63,10 @@ func (p *peers) configure(st *internalv1.ClusterState) {
 			p.address[ids.NodeID(m.Id)] = m.Grpc
 		}
 	}
-	for id, c := range p.conns {
-		if p.address[id] != c.address {
+	for use, c := range p.conns {
+		if p.address[use.node] != c.address {
 			stale = append(stale, c.conn)
-			delete(p.conns, id)
+			delete(p.conns, use)
 		}
 	}
 	p.mu.Unlock()
@@ -66,30 +77,44 @@ func (p *peers) configure(st *internalv1.ClusterState) {
 
 // Conn returns the connection to a member; it connects when first used.
 func (p *peers) Conn(node ids.NodeID) (grpc.ClientConnInterface, error) {
+	return p.conn(peerUse{node: node})
+}
+
+// queryConn is Conn for statements, reads and subscriptions.
+func (p *peers) queryConn(node ids.NodeID) (grpc.ClientConnInterface, error) {
+	return p.conn(peerUse{node: node, queries: true})
+}
+
+func (p *peers) conn(use peerUse) (grpc.ClientConnInterface, error) {
+	node := use.node
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, fault.New(fault.Unavailable, "this node is stopping")
 	}
-	if c := p.conns[node]; c != nil {
+	if c := p.conns[use]; c != nil {
 		return c.conn, nil
 	}
 	address, ok := p.address[node]
 	if !ok {
 		return nil, fault.New(fault.Unavailable, "node %s is not a member", node) // it was removed, or joined just now: asking again helps
 	}
-	conn, err := dialPeer(address, p.maxMessage)
+	window := peerWindowBytes
+	if use.queries {
+		window = queryWindowBytes
+	}
+	conn, err := dialPeer(address, p.maxMessage, window)
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "node %s at %s", node, address)
 	}
-	p.conns[node] = &peerConn{address: address, conn: conn}
+	p.conns[use] = &peerConn{address: address, conn: conn}
 	return conn, nil
 }
 
-func dialPeer(address string, maxMessage int) (*grpc.ClientConn, error) {
+func dialPeer(address string, maxMessage, window int) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithInitialWindowSize(peerWindowBytes),
+		grpc.WithInitialWindowSize(int32(window)),
 		grpc.WithInitialConnWindowSize(peerWindowBytes),
 		grpc.WithReadBufferSize(peerBufferBytes),
 		grpc.WithWriteBufferSize(peerBufferBytes),
@@ -104,7 +129,7 @@ func (p *peers) Close() error {
 	p.mu.Lock()
 	p.closed = true
 	conns := p.conns
-	p.conns = map[ids.NodeID]*peerConn{}
+	p.conns = map[peerUse]*peerConn{}
 	p.mu.Unlock()
 	var errs []error
 	for _, c := range conns {

@@ -37,6 +37,7 @@ func (n *Node) listenPG() (net.Listener, error) {
 func (n *Node) newPG() *pgwire.Server {
 	cfg := pgwire.DefaultConfig()
 	cfg.MaxConnections, cfg.MaxMessageBytes = n.cfg.MaxPGConnections, n.cfg.MaxMessageBytes
+	cfg.MaxStatementBytes = n.cfg.MaxStatementBytes
 	return pgwire.New(cfg, pgBackend{n}, n.log.With("part", "pg"))
 }
 

@@ -131,6 +131,8 @@ func (n *Node) scan(ctx context.Context, p *plan.Plan, number int, parts []ids.P
 		defer mu.Unlock()
 		return emit(d)
 	}
+	memory := n.queries.begin()
+	defer memory.end()
 	todo := make(chan ids.PartitionID, len(parts))
 	for _, id := range parts {
 		todo <- id
@@ -140,7 +142,7 @@ func (n *Node) scan(ctx context.Context, p *plan.Plan, number int, parts []ids.P
 	for range min(runtime.GOMAXPROCS(0), len(parts)) {
 		g.Go(func() error {
 			for id := range todo {
-				if err := n.scanPartition(ctx, first, leaf, id, tick, locked); err != nil {
+				if err := n.scanPartition(ctx, first, leaf, id, tick, memory, locked); err != nil {
 					return err
 				}
 			}
@@ -198,12 +200,20 @@ func (s *partitionScan) flush() error {
 	return s.emit(out)
 }
 
-func (n *Node) scanPartition(ctx context.Context, first *plan.Stage, leaf int, p ids.PartitionID, tick ids.Tick, emit func(*record.Delta) error) error {
-	frag, err := dataflow.New(first.Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: tick, Partition: p})
+func (n *Node) scanPartition(ctx context.Context, first *plan.Stage, leaf int, p ids.PartitionID, tick ids.Tick, memory *holding, emit func(*record.Delta) error) error {
+	s := &partitionScan{leaf: leaf, tick: tick, stream: linear(first), emit: emit}
+	var err error
+	s.frag, err = dataflow.New(first.Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: tick, Partition: p, Check: func(rows *record.Delta, kept bool) error {
+		if kept && !s.stream {
+			if err := memory.add(deltaBytes(rows)); err != nil {
+				return err
+			}
+		}
+		return ctx.Err()
+	}})
 	if err != nil {
 		return err
 	}
-	s := &partitionScan{frag: frag, leaf: leaf, tick: tick, stream: linear(first), emit: emit}
 	scan := first.Ops[leaf].Scan
 	switch scan.Kind {
 	case plan.ScanView:

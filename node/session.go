@@ -247,6 +247,9 @@ func readsTick(p *plan.Plan) bool {
 	return false
 }
 
+// recordOverhead is about what a record takes in memory besides its value, bytes.
+const recordOverhead = 100
+
 // insertTarget is what an INSERT's plan is about.
 type insertTarget struct {
 	object *sql.Object
@@ -276,10 +279,15 @@ func (s *session) insert(ctx context.Context, st *sql.Insert) (string, error) {
 		return "", err
 	}
 	var records []*millracev1.Record
+	memory := s.n.queries.begin()
+	defer memory.end()
 	err = s.n.query(ctx, t.plan, l, func(d *record.Delta) error {
 		for i := range d.N {
 			value, err := enc.Encode(nil, d, i)
 			if err != nil {
+				return err
+			}
+			if err := memory.add((int64(len(value)) + recordOverhead) * d.Weight(i)); err != nil {
 				return err
 			}
 			for range d.Weight(i) {

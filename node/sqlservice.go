@@ -25,6 +25,9 @@ func (s *sqlService) Execute(req *millracev1.ExecuteRequest, stream millracev1.S
 	if err != nil {
 		return err
 	}
+	if len(req.Sql) > s.n.cfg.MaxStatementBytes {
+		return fault.SQL(fault.TooLarge, "54000", "the text has %d bytes, the limit is %d (--max-statement)", len(req.Sql), s.n.cfg.MaxStatementBytes)
+	}
 	statements, err := sql.Parse(req.Sql)
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ func (n *Node) openStores() error {
 	options := storage.DefaultOptions()
 	options.Logger = n.log
 	options.CacheBytes = n.cfg.CacheBytes / 2
+	options.HighWaterBytes, options.ReserveBytes = uint64(n.cfg.DiskReserve), uint64(n.cfg.DiskReserve/2)
 	var err error
 	if n.logStore, err = storage.OpenLog(filepath.Join(n.cfg.DataDir, "log"), options); err != nil {
 		if fault.KindOf(err) == fault.Corrupted {

@@ -19,7 +19,7 @@ import (
 )
 
 // changeQueue is how many changes wait between a partition's or node's reader and the merge.
-const changeQueue = 16
+const changeQueue = 2
 
 // change is a view's output delta at a tick, or the news that nothing more comes up to tick.
 type change struct {
@@ -38,6 +38,11 @@ type subscriber interface {
 // subscribe sends the rows of a view as of a tick at or above minTick, then every tick's change, until ctx ends.
 // With after set it sends the changes of later ticks only. When partitions move it goes on where it was.
 func (n *Node) subscribe(ctx context.Context, view *sql.Object, after, minTick ids.Tick, to subscriber) error {
+	leave, err := n.readers.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
 	ctx, cancel := n.whileServing(ctx)
 	defer cancel()
 	ctx, release := n.whileFresh(ctx)

@@ -279,8 +279,8 @@ func (h *Host) noteCommit(d time.Duration) {
 // once it is committed, or with the error for which it was refused. done must not block. Append itself may block for
 // Config.AppendWait while too much is in flight.
 //
-// Errors: NotPrimary; Unavailable (too few in-sync replicas, no tick yet); Exhausted with a delay, or for good when the
-// disk is full; NotFound UNKNOWN_STREAM; Conflict OUT_OF_SEQUENCE, UNKNOWN_PRODUCER or DUPLICATE_SEQUENCE; Invalid,
+// Errors: NotPrimary; Unavailable (too few in-sync replicas, no tick yet); Exhausted with a delay, also while the disk is
+// nearly full (DISK_FULL), or for good when it is full; NotFound UNKNOWN_STREAM; Conflict OUT_OF_SEQUENCE, UNKNOWN_PRODUCER or DUPLICATE_SEQUENCE; Invalid,
 // TooLarge, Corrupted for the batch itself; the store's, when the disk fails. With reason OUTCOME_UNKNOWN, and with an
 // error of the store, the batch may be appended or not; sent again with its sequence number it is there once.
 func (h *Host) Append(req AppendRequest, done func(AppendResult, error)) {
@@ -296,6 +296,10 @@ func (h *Host) Append(req AppendRequest, done func(AppendResult, error)) {
 		return
 	}
 	if err := h.writeError(); err != nil {
+		refuse(err)
+		return
+	}
+	if err := h.store.Room(); err != nil {
 		refuse(err)
 		return
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -177,6 +179,9 @@ func (h *Host) receive(ctx context.Context, in *inbound, m *internalv1.Replicate
 		if full {
 			return fault.New(fault.Exhausted, "node %s doesn't take its %d answers", in.from, maxReplies)
 		}
+		if err := h.waitForRoom(ctx, m); err != nil {
+			return err
+		}
 		for _, a := range m.Appends {
 			if err := h.receiveAppend(in, a); err != nil {
 				return err
@@ -190,6 +195,29 @@ func (h *Host) receive(ctx context.Context, in *inbound, m *internalv1.Replicate
 			return err
 		}
 	}
+}
+
+// roomInterval is how often a follower whose disk is nearly full looks for room.
+const roomInterval = 100 * time.Millisecond
+
+// waitForRoom holds a primary's entries back while there is hardly any room for them: the primary then goes on without this
+// replica. What is left of the disk is for this node's own deletions, which would have to wait behind the entries.
+func (h *Host) waitForRoom(ctx context.Context, m *internalv1.ReplicateRequest) error {
+	entries := slices.ContainsFunc(m.Appends, func(a *internalv1.LogAppend) bool { return len(a.Entries) > 0 })
+	if !entries || h.store.Spare() == nil {
+		return nil
+	}
+	ticker := time.NewTicker(roomInterval)
+	defer ticker.Stop()
+	h.log.Warn("this node's disk is nearly full; it takes no more from the primary for now", "primary", m.Hello.GetFrom(), "error", h.store.Spare())
+	for h.store.Spare() != nil {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 func (h *Host) receiveAppend(in *inbound, a *internalv1.LogAppend) error {

@@ -12,8 +12,9 @@ type Metrics struct {
 	Compactions  int64         // counter
 	CommitWaits  int64         // counter: commits that waited for compactions
 	Reclaims     int64         // counter: rounds of freeing what range deletes cover; log store
-	SpaceRefused int64         // counter: commits refused because the disk is nearly full
+	SpaceRefused int64         // counter: commits, and questions of Room, refused because the disk is nearly full
 
+	DiskFreeBytes         uint64 // of the disk, when it was looked at last
 	DiskBytes             uint64 // all files of the store
 	WALBytes              uint64 // write-ahead log not yet flushed
 	TableBytes            uint64 // keys and small values
@@ -39,6 +40,7 @@ func (s *Store) Metrics() Metrics {
 		Syncs: s.disk.syncs.Load(), SyncTime: time.Duration(s.disk.syncNanos.Load()),
 		CommitWaits: s.pressure.waits.Load(), SpaceRefused: s.space.refused.Load(), Reclaims: s.reclaim.runs.Load(),
 	}
+	m.DiskFreeBytes = s.space.free.Load()
 	if s.enter() != nil {
 		return m
 	}

@@ -12,15 +12,15 @@ import (
 // what was taken before, Raft and the views' state go on. Below the second, Options.ReserveBytes, only small commits and
 // deletions do.
 type spaceWatch struct {
-	d              *disk
-	dir            string
-	mark, reserve  uint64
-	began          time.Time
-	written        atomic.Int64 // since the last look, bytes
-	looked         atomic.Int64 // when, nanoseconds since began: a step of the clock must not stop the looking
-	free           atomic.Uint64
-	scarce, low    atomic.Bool // below the first mark, and below the second
-	refused, asked atomic.Int64
+	d             *disk
+	dir           string
+	mark, reserve uint64
+	began         time.Time
+	written       atomic.Int64 // since the last look, bytes
+	looked        atomic.Int64 // when, nanoseconds since began: a step of the clock must not stop the looking
+	free          atomic.Uint64
+	scarce, low   atomic.Bool // below the first mark, and below the second
+	refused       atomic.Int64
 }
 
 const (
@@ -63,8 +63,22 @@ func (w *spaceWatch) room() error {
 	if !w.scarce.Load() {
 		return nil
 	}
-	w.asked.Add(1)
+	w.refused.Add(1)
 	return w.full(w.mark)
+}
+
+// spare is room with a mark halfway between the two.
+func (w *spaceWatch) spare() error {
+	if w.mark == 0 {
+		return nil
+	}
+	if w.lookDue() {
+		w.look()
+	}
+	if mark := w.reserve + (w.mark-w.reserve)/2; w.scarce.Load() && w.free.Load() < mark {
+		return w.full(mark)
+	}
+	return nil
 }
 
 func (w *spaceWatch) full(mark uint64) error {

@@ -148,6 +148,9 @@ func (s *Store) Failed() <-chan struct{} { return s.disk.frozen }
 // Options.HighWaterBytes are free on the disk. What was taken already can still be committed then. It is cheap.
 func (s *Store) Room() error { return s.space.room() }
 
+// Spare is Room with a lower mark, halfway down to Options.ReserveBytes: for what others have taken already.
+func (s *Store) Spare() error { return s.space.spare() }
+
 // enter keeps the store open until leave.
 func (s *Store) enter() error {
 	s.life.RLock()

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -37,6 +38,8 @@ type conn struct {
 	cursors    map[string]*portal // of DECLARE
 	skipping   bool               // after an error, until Sync
 	reported   map[string]string  // settings that the client was told
+	text       int                // bytes of the text that is being run
+	pumped     atomic.Int64       // bytes of rows that its portals hold
 
 	mu      sync.Mutex
 	running context.CancelCauseFunc // ends the statement that runs; nil: none does

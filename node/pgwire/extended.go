@@ -15,7 +15,7 @@ func (c *conn) parse(m *pgproto3.Parse) error {
 	if m.Name != "" && c.statements[m.Name] != nil {
 		return fault.SQL(fault.Exists, "42P05", "prepared statement %q already exists", m.Name)
 	}
-	statements, err := parseText(m.Query)
+	statements, err := c.parseText(m.Query)
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,25 @@ func (c *conn) store(name string, p *prepared) error {
 	if len(c.statements) > maxNamed {
 		return fault.SQL(fault.Exhausted, "53400", "more than %d prepared statements; DEALLOCATE some", maxNamed)
 	}
+	p.size = int64(c.text)
+	if err := c.keep(p.size); err != nil {
+		return err
+	}
 	c.statements[name] = p
+	return nil
+}
+
+// keep tells whether the connection may keep that many bytes more of statements and values.
+func (c *conn) keep(size int64) error {
+	for _, p := range c.statements {
+		size += p.size
+	}
+	for _, p := range c.portals {
+		size += p.values
+	}
+	if size > c.srv.cfg.NamedBytes {
+		return fault.SQL(fault.Exhausted, "53400", "prepared statements and portals of this connection need more than %d MiB; close some", c.srv.cfg.NamedBytes>>20)
+	}
 	return nil
 }
 
@@ -80,7 +98,14 @@ func (c *conn) bind(m *pgproto3.Bind) error {
 	if len(c.portals) > maxNamed {
 		return fault.SQL(fault.Exhausted, "53400", "more than %d portals; close some", maxNamed)
 	}
-	c.portals[m.DestinationPortal] = &portal{binding: b}
+	values := int64(0)
+	for _, raw := range m.Parameters {
+		values += int64(len(raw))
+	}
+	if err := c.keep(values); err != nil {
+		return err
+	}
+	c.portals[m.DestinationPortal] = &portal{binding: b, values: values}
 	c.send(&pgproto3.BindComplete{})
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
@@ -18,17 +19,19 @@ import (
 // a cursor.
 type portal struct {
 	binding
-	hold bool   // a cursor that outlives its transaction
-	done bool   // all rows were taken
-	tag  string // of the statement
-	run  Run    // of a query that was opened; pumped when its first rows are taken
-	pump *pump  // nil: nothing was taken, or all in one go
+	values int64  // bytes of its parameters
+	hold   bool   // a cursor that outlives its transaction
+	done   bool   // all rows were taken
+	tag    string // of the statement
+	run    Run    // of a query that was opened; pumped when its first rows are taken
+	pump   *pump  // nil: nothing was taken, or all in one go
 }
 
 // pump runs a query and holds its rows, encoded, until they are taken.
 type pump struct {
 	formats formats
-	limit   int64 // bytes; a single piece may be over it
+	limit   int64         // bytes of all pumps of the connection; a single piece of each may be over it
+	shared  *atomic.Int64 // what they hold
 	cancel  context.CancelCauseFunc
 	ended   chan struct{} // closed when the query has come to its end
 
@@ -61,7 +64,7 @@ func (c *conn) open(ctx context.Context, p *portal) error {
 	case *pgcatalog.Query:
 		p.run, err = catalogRun(p, c.sess.Catalog())
 	default: // few rows, which are there at once
-		p.pump = newPump(p.formats, 1<<40)
+		p.pump = newPump(p.formats, 1<<40, new(atomic.Int64))
 		close(p.pump.ended)
 		var tag string
 		if tag, err = c.sess.Execute(ctx, st, p.pump.output(ctx)); err == nil {
@@ -76,7 +79,7 @@ func (c *conn) pumpUp(p *portal) {
 	if p.pump != nil {
 		return
 	}
-	pump := newPump(p.formats, c.srv.cfg.PortalBytes)
+	pump := newPump(p.formats, c.srv.cfg.PortalBytes, &c.pumped)
 	p.pump = pump
 	var ctx context.Context
 	ctx, pump.cancel = context.WithCancelCause(c.ctx)
@@ -90,8 +93,8 @@ func (c *conn) pumpUp(p *portal) {
 	}()
 }
 
-func newPump(f formats, limit int64) *pump {
-	return &pump{formats: f, limit: limit, cancel: func(error) {}, ended: make(chan struct{}), change: make(chan struct{})}
+func newPump(f formats, limit int64, shared *atomic.Int64) *pump {
+	return &pump{formats: f, limit: limit, shared: shared, cancel: func(error) {}, ended: make(chan struct{}), change: make(chan struct{})}
 }
 
 // guard keeps a defect from ending the node.
@@ -178,9 +181,11 @@ func (o *pumpOutput) Rows(d *record.Delta) error {
 func (o *pumpOutput) put(chunk []byte) error {
 	for {
 		o.p.mu.Lock()
-		if o.p.bytes == 0 || o.p.bytes+int64(len(chunk)) <= o.p.limit {
+		// Others' rows being taken isn't told here, but a pump without rows goes on whatever the others hold.
+		if n := int64(len(chunk)); o.p.bytes == 0 || o.p.shared.Load()+n <= o.p.limit {
 			o.p.chunks = append(o.p.chunks, chunk)
-			o.p.bytes += int64(len(chunk))
+			o.p.bytes += n
+			o.p.shared.Add(n)
 			o.p.changed()
 			o.p.mu.Unlock()
 			return nil
@@ -212,6 +217,7 @@ func (p *pump) next(max int64) (rows []byte, n int64, over bool, change <-chan s
 		p.chunks = p.chunks[1:]
 	}
 	p.bytes -= int64(end)
+	p.shared.Add(-int64(end))
 	p.changed()
 	return chunk[:end], n, p.over && len(p.chunks) == 0 && p.err == nil, p.change, nil
 }
@@ -250,11 +256,20 @@ func (c *conn) take(ctx context.Context, p *portal, max int64, all bool) (n int6
 	}
 }
 
+// drop forgets the rows that nobody takes any more.
+func (p *pump) drop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shared.Add(-p.bytes)
+	p.chunks, p.bytes = nil, 0
+}
+
 // close ends a portal's query and waits for it.
 func (p *portal) close() {
 	if p.pump != nil {
 		p.pump.cancel(errGone)
 		<-p.pump.ended
+		p.pump.drop()
 	}
 }
 

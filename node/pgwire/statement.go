@@ -14,7 +14,11 @@ import (
 )
 
 // parseText splits a text into statements; questions about the catalog are pgcatalog's.
-func parseText(text string) ([]sql.Statement, error) {
+func (c *conn) parseText(text string) ([]sql.Statement, error) {
+	if limit := c.srv.cfg.MaxStatementBytes; len(text) > limit {
+		return nil, fault.SQL(fault.TooLarge, "54000", "the text has %d bytes, the limit is %d (--max-statement)", len(text), limit)
+	}
+	c.text = len(text)
 	return sql.ParseFunc(text, func(text string) sql.Statement {
 		if q := pgcatalog.Parse(text); q != nil {
 			return q
@@ -29,6 +33,7 @@ type prepared struct {
 	params  []uint32      // types of the parameters
 	cols    []column      // nil: it gives no rows
 	catalog *pgcatalog.Prepared
+	size    int64 // of its text, bytes
 }
 
 // prepare checks a statement. given are the types that the client declared; 0 leaves one open.
@@ -240,7 +245,7 @@ func (c *conn) simpleQuery(text string) {
 	defer c.ready()
 	ctx, done := c.statement()
 	defer done()
-	statements, err := parseText(text)
+	statements, err := c.parseText(text)
 	if err != nil {
 		c.fail(err)
 		return

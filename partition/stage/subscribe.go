@@ -9,7 +9,7 @@ import (
 )
 
 // subscribeBytes is how much a subscription takes from a target at a time, in bytes of encoded deltas.
-const subscribeBytes = 1 << 20
+const subscribeBytes = 128 << 10
 
 // Subscribe hands the view's output deltas in a partition to fn, in the order of their ticks, only of ticks > after; and
 // after what there is of them, with nil rows, the news that the partition is done through tick. It goes on until ctx or
