@@ -219,7 +219,7 @@ func (n *Node) recordsHere(ctx context.Context, req *internalv1.RecordsRequest, 
 	}
 	end, err := n.host.End(p, id)
 	if err != nil {
-		return err
+		return n.spared(p, err)
 	}
 	if !end.Settled && (!req.Follow || req.FromEnd) {
 		return fault.New(fault.Unavailable, "partition %d: the new primary hasn't heard the other replicas yet; retry", p).WithRetryAfter(retryPause)
@@ -247,9 +247,11 @@ func (n *Node) recordsHere(ctx context.Context, req *internalv1.RecordsRequest, 
 				return ctx.Err()
 			}
 			var buf rawBuffer // of this piece: the next may be long in coming
+			var undecodable error
 			err := n.host.Read(p, id, from, readBytes, func(b *partition.Batch) (bool, error) {
 				raw, err := buf.raw(b)
 				if err != nil {
+					undecodable = err // on all nodes
 					return false, err
 				}
 				next = b.BaseOffset + ids.Offset(b.Count)
@@ -259,6 +261,9 @@ func (n *Node) recordsHere(ctx context.Context, req *internalv1.RecordsRequest, 
 				})
 			})
 			<-turn
+			if err != nil && undecodable == nil {
+				err = n.spared(p, err)
+			}
 			if err != nil {
 				return err
 			}

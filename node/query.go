@@ -224,9 +224,25 @@ func (n *Node) scanPartition(ctx context.Context, first *plan.Stage, leaf int, p
 		err = fault.New(fault.Internal, "no scan of kind %q", scan.Kind)
 	}
 	if err != nil {
-		return err
+		return n.spared(p, err)
 	}
 	return s.flush()
+}
+
+// spared turns the word that this node's copy of a partition is damaged into one that is retried, where another node has the
+// partition whole: that one takes over.
+func (n *Node) spared(p ids.PartitionID, err error) error {
+	parts := n.catalog().state.Partitions
+	if fault.KindOf(err) != fault.Corrupted || int(p) >= len(parts) {
+		return err
+	}
+	for _, id := range parts[p].InSync {
+		if ids.NodeID(id) != n.id {
+			return fault.Wrap(fault.Unavailable, err, "this node's copy of partition %d is damaged, and another node takes over", p).
+				WithReason("DAMAGED_COPY").WithRetryAfter(retryPause)
+		}
+	}
+	return err
 }
 
 // gone tells that an object isn't in the catalog here: it was dropped, or this node hasn't heard of it yet. Ids are never
