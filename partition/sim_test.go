@@ -4,13 +4,13 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/internal/mistakes"
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
 	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
 )
@@ -90,7 +90,7 @@ func (s *sim) violated(check, format string, args ...any) {
 }
 
 // planted tells whether this process has a deliberate fault; see TestDeliberateFaults.
-func planted(fault string) bool { return os.Getenv("MILLRACE_FAULT") == fault }
+func planted(fault string) bool { return mistakes.Planted(fault) }
 
 func (s *sim) trace(format string, args ...any) {
 	if s.out != nil {
