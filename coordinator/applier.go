@@ -122,6 +122,14 @@ func (a *application) dispatch(old *internalv1.ClusterState) error {
 		return a.reserveTicks(op.ReserveTicks)
 	case *internalv1.Command_RestartView:
 		return a.restartView(op.RestartView)
+	case *internalv1.Command_SwapView:
+		return a.swapView(op.SwapView)
+	case *internalv1.Command_DropReplaced:
+		return a.dropReplaced(op.DropReplaced)
+	case *internalv1.Command_CreateIndex:
+		return a.createIndex(op.CreateIndex)
+	case *internalv1.Command_DropIndex:
+		return a.dropIndex(op.DropIndex)
 	}
 	return fault.New(fault.Internal, "command without an operation")
 }

@@ -28,7 +28,12 @@ type object struct {
 	log       uint64 // of a table: its log's
 	name      string
 	dependsOn []uint64
+	// Of a view: the one that it is to replace, and the one that has replaced it.
+	replaces, replacedBy uint64
 }
+
+// hidden tells that the object has no name now.
+func (o object) hidden() bool { return o.replaces != 0 || o.replacedBy != 0 }
 
 const (
 	kindStream = internalv1.ObjectKind_OBJECT_KIND_STREAM
@@ -57,7 +62,7 @@ func objects(st *internalv1.ClusterState) []object {
 		}
 	}
 	for _, v := range st.Views {
-		o := object{kind: kindView, id: v.Id, log: v.Table, name: v.Name, dependsOn: v.DependsOn}
+		o := object{kind: kindView, id: v.Id, log: v.Table, name: v.Name, dependsOn: v.DependsOn, replaces: v.Replaces, replacedBy: v.ReplacedBy}
 		if v.Table != 0 {
 			o.kind = kindTable
 		}
@@ -69,7 +74,7 @@ func objects(st *internalv1.ClusterState) []object {
 
 func objectNamed(objs []object, name string) (object, bool) {
 	for _, o := range objs {
-		if o.name == name {
+		if o.name == name && !o.hidden() {
 			return o, true
 		}
 	}
@@ -90,6 +95,9 @@ func (a *application) newObject(name string, size int, ifNotExists bool) (id uin
 		a.res.ObjectId = o.id
 		a.res.Notice = kindWord(o.kind) + " " + quote(name) + " already exists, skipping"
 		return 0, true, nil
+	}
+	if a.indexNamed(name) != nil {
+		return 0, true, fault.SQL(fault.Exists, sqlDuplicate, "index %q already exists", name)
 	}
 	if len(objs) >= maxObjects {
 		return 0, true, fault.New(fault.Exhausted, "there are %d streams, tables and views, which is the limit; drop some first", len(objs))
@@ -145,16 +153,17 @@ func (a *application) createView(c *internalv1.CreateView) error {
 	if c.Def == nil {
 		return fault.New(fault.Invalid, "a view without a definition")
 	}
+	if c.Replace {
+		if done, err := a.replaceView(c); done {
+			return err
+		}
+	}
 	id, done, err := a.newObject(c.Def.Name, proto.Size(c.Def), c.IfNotExists)
 	if done {
 		return err
 	}
-	objs := objects(a.st)
-	for _, dep := range c.Def.DependsOn {
-		if !slices.ContainsFunc(objs, func(o object) bool { return o.id == dep }) {
-			return fault.SQL(fault.NotFound, sqlUndefined,
-				"materialized view %q uses an object that was dropped meanwhile; run the statement again", c.Def.Name)
-		}
+	if err := a.checkReads(c.Def, objects(a.st)); err != nil {
+		return err
 	}
 	def := proto.CloneOf(c.Def)
 	def.Id, def.CreatedTick = id, a.cmd.Tick
@@ -194,6 +203,11 @@ func (a *application) dropObjects(d *internalv1.DropObjects) error {
 			drop[o.id] = true
 		}
 	}
+	for _, o := range objs { // nobody knows any more what was replaced
+		if o.replacedBy != 0 && slices.ContainsFunc(o.dependsOn, func(id uint64) bool { return drop[id] }) {
+			drop[o.id] = true
+		}
+	}
 	if err := closeOverDependents(objs, drop, d.Cascade); err != nil {
 		return err
 	}
@@ -203,13 +217,16 @@ func (a *application) dropObjects(d *internalv1.DropObjects) error {
 	}
 	// What depends on an object has a higher id than it: dependents come first.
 	for _, o := range slices.Backward(objs) {
-		if drop[o.id] {
+		if drop[o.id] && !o.hidden() {
 			a.res.Dropped = append(a.res.Dropped, o.name)
 		}
 	}
 	for _, o := range objs {
 		if drop[o.id] && o.log != 0 {
 			drop[o.log] = true
+		}
+		if drop[o.replaces] || drop[o.replacedBy] {
+			drop[o.id] = true
 		}
 	}
 	a.st.Streams = slices.DeleteFunc(slices.Clone(a.st.Streams), func(s *internalv1.StreamDef) bool { return drop[s.Stream.Id] })

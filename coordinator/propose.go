@@ -68,8 +68,12 @@ func (c *Coordinator) retryable(cmd *internalv1.Command, err error) (again bool,
 func repeatable(cmd *internalv1.Command) bool {
 	switch op := cmd.Op.(type) {
 	case *internalv1.Command_RegisterMember, *internalv1.Command_SetMemberState, *internalv1.Command_RemoveMember, *internalv1.Command_SetPartition,
-		*internalv1.Command_RestartView, *internalv1.Command_ForcePartition:
+		*internalv1.Command_RestartView, *internalv1.Command_SwapView, *internalv1.Command_DropReplaced, *internalv1.Command_ForcePartition:
 		return true
+	case *internalv1.Command_CreateIndex:
+		return op.CreateIndex.IfNotExists
+	case *internalv1.Command_DropIndex:
+		return op.DropIndex.IfExists
 	case *internalv1.Command_CreateStream:
 		return op.CreateStream.IfNotExists
 	case *internalv1.Command_CreateView:

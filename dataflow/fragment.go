@@ -71,6 +71,7 @@ type link struct {
 	ordered  bool // the order of rows means something
 	check    func(rows *record.Delta, kept bool) error
 	kept     bool // someone who reads them keeps all rows
+	rows     uint64
 }
 
 // port is where rows go into an operator: the operator itself or, if it reads several others, one of its inputs.
@@ -90,6 +91,7 @@ func (l *link) emit(d *record.Delta) error {
 	if d.N == 0 {
 		return nil
 	}
+	l.rows += uint64(d.N)
 	if l.check != nil {
 		if err := l.check(d, l.kept); err != nil {
 			return err
@@ -513,6 +515,14 @@ func (f *Fragment) NextDue() (watermark int64, ok bool) {
 		}
 	}
 	return watermark, ok
+}
+
+// OpRows appends for each operator how many rows it has passed on since New.
+func (f *Fragment) OpRows(dst []uint64) []uint64 {
+	for i := range f.links {
+		dst = append(dst, f.links[i].rows)
+	}
+	return dst
 }
 
 // Counts returns what was counted since New or the last TakeCounts.

@@ -15,6 +15,7 @@ type catalog struct {
 	byName  map[string]*sql.Object
 	streams map[ids.StreamID]*internalv1.StreamDef
 	views   map[ids.StreamID]*internalv1.ViewDef
+	objects map[ids.StreamID]*sql.Object // views and tables by id, those too that have no name now
 	members map[ids.NodeID]*internalv1.Member
 }
 
@@ -25,6 +26,7 @@ func newCatalog(st *internalv1.ClusterState, prev *catalog) (*catalog, error) {
 		byName:  make(map[string]*sql.Object, len(st.Streams)+len(st.Views)),
 		streams: make(map[ids.StreamID]*internalv1.StreamDef, len(st.Streams)),
 		views:   make(map[ids.StreamID]*internalv1.ViewDef, len(st.Views)),
+		objects: make(map[ids.StreamID]*sql.Object, len(st.Views)),
 		members: make(map[ids.NodeID]*internalv1.Member, len(st.Members)),
 	}
 	for _, m := range st.Members {
@@ -42,25 +44,52 @@ func newCatalog(st *internalv1.ClusterState, prev *catalog) (*catalog, error) {
 	}
 	for _, v := range st.Views {
 		c.views[ids.StreamID(v.Id)] = v
-		if prev != nil {
-			if o := prev.byName[v.Name]; o != nil && o.Kind != sql.ObjectStream && o.ID == v.Id {
-				c.byName[v.Name] = o
-				continue
-			}
+		o, err := c.object(v, prev)
+		if err != nil {
+			return nil, err
 		}
+		c.objects[ids.StreamID(v.Id)] = o
+		if !hidden(v) {
+			c.byName[v.Name] = o
+		}
+	}
+	return c, nil
+}
+
+// hidden tells whether a view has no name now: it is to replace another one, or was replaced.
+func hidden(v *internalv1.ViewDef) bool { return v.Replaces != 0 || v.ReplacedBy != 0 }
+
+// object decodes a view or table, unless it was before.
+func (c *catalog) object(v *internalv1.ViewDef, prev *catalog) (*sql.Object, error) {
+	var o *sql.Object
+	if prev != nil {
+		o = prev.objects[ids.StreamID(v.Id)]
+	}
+	if o != nil && len(o.Indexes) == 0 && len(v.Indexes) == 0 {
+		return o, nil
+	}
+	if o != nil {
+		copied := *o
+		o = &copied
+	} else {
 		p, err := stage.PlanOf(v, c.streams)
 		if err != nil {
 			return nil, err
 		}
-		o := &sql.Object{
-			Kind: sql.ObjectView, ID: v.Id, Name: v.Name, Columns: schemaOf(v.Columns), Key: p.Key, Plan: p,
-		}
-		if v.Table != 0 {
-			o.Kind, o.Stream = sql.ObjectTable, c.streams[ids.StreamID(v.Table)].Stream
-		}
-		c.byName[v.Name] = o
+		o = &sql.Object{Kind: sql.ObjectView, ID: v.Id, Name: v.Name, Columns: schemaOf(v.Columns), Key: p.Key, Plan: p}
 	}
-	return c, nil
+	if v.Table != 0 {
+		o.Kind, o.Stream = sql.ObjectTable, c.streams[ids.StreamID(v.Table)].Stream
+	}
+	o.Indexes = nil
+	for _, d := range v.Indexes {
+		ix := sql.Index{ID: d.Id, Name: d.Name}
+		for _, name := range d.Columns {
+			ix.Columns = append(ix.Columns, o.Columns.Index(name))
+		}
+		o.Indexes = append(o.Indexes, ix)
+	}
+	return o, nil
 }
 
 // Lookup implements sql.Catalog.
@@ -78,7 +107,9 @@ func (c *catalog) Names() []string {
 		}
 	}
 	for _, v := range c.state.Views {
-		out = append(out, v.Name)
+		if !hidden(v) {
+			out = append(out, v.Name)
+		}
 	}
 	return out
 }

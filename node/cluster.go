@@ -123,7 +123,7 @@ func stateName(s internalv1.MemberState) string {
 // endBytes asks every node for the sizes of the logs whose primary it is; nodes that don't answer are left out.
 func (n *Node) endBytes(ctx context.Context) map[uint32]uint64 {
 	out := map[uint32]uint64{}
-	for _, s := range n.allStats(ctx, false, statsTimeout) {
+	for _, s := range n.allStats(ctx, &internalv1.StatsRequest{}, statsTimeout) {
 		for _, p := range s.Partitions {
 			if p.Primary {
 				out[p.Partition] = p.EndBytes
@@ -134,7 +134,7 @@ func (n *Node) endBytes(ctx context.Context) map[uint32]uint64 {
 }
 
 // allStats asks every live member for its figures, for at most limit.
-func (n *Node) allStats(ctx context.Context, dead bool, limit time.Duration) []*internalv1.StatsResponse {
+func (n *Node) allStats(ctx context.Context, req *internalv1.StatsRequest, limit time.Duration) []*internalv1.StatsResponse {
 	c := n.catalog()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -145,7 +145,7 @@ func (n *Node) allStats(ctx context.Context, dead bool, limit time.Duration) []*
 			continue
 		}
 		g.Go(func() error {
-			resp, err := n.askStats(ctx, ids.NodeID(m.Id), &internalv1.StatsRequest{Dead: dead})
+			resp, err := n.askStats(ctx, ids.NodeID(m.Id), req)
 			if err != nil {
 				n.log.Debug("no figures", "node", m.Name, "err", err)
 				return nil // a description is of what can be reached

@@ -100,6 +100,9 @@ func (s *session) createView(ctx context.Context, st *sql.CreateView) (string, e
 	if err := s.outside("CREATE MATERIALIZED VIEW"); err != nil {
 		return "", err
 	}
+	if st.Replace {
+		return "", fault.SQL(fault.Unsupported, "0A000", "CREATE OR REPLACE MATERIALIZED VIEW is not supported")
+	}
 	v, err := planned(ctx, s.n, func(c sql.Catalog) (viewPlan, error) {
 		p, depends, err := sql.PlanView(st, c)
 		return viewPlan{p, depends}, err
@@ -117,9 +120,9 @@ func (s *session) createView(ctx context.Context, st *sql.CreateView) (string, e
 	res, err := s.propose(ctx, &internalv1.Command{Op: &internalv1.Command_CreateView{CreateView: &internalv1.CreateView{
 		Def: &internalv1.ViewDef{
 			Name: st.Name, Sql: st.Text(), Plan: encoded, Columns: columnsOf(v.plan.Output), DependsOn: v.depends,
-			EmitFinal: st.EmitFinal, StartNow: st.StartNow,
+			EmitFinal: st.EmitFinal, StartNow: st.StartNow, HistoryUs: st.History,
 		},
-		IfNotExists: st.IfNotExists,
+		IfNotExists: st.IfNotExists, Replace: st.Replace,
 	}}})
 	if err != nil {
 		return "", err
@@ -137,9 +140,14 @@ func (s *session) drop(ctx context.Context, st *sql.Drop) (string, error) {
 		kind, tag = internalv1.ObjectKind_OBJECT_KIND_VIEW, "DROP MATERIALIZED VIEW"
 	case sql.ObjectTable:
 		kind, tag = internalv1.ObjectKind_OBJECT_KIND_TABLE, "DROP TABLE"
+	case sql.ObjectIndex:
+		kind, tag = internalv1.ObjectKind_OBJECT_KIND_UNSPECIFIED, "DROP INDEX"
 	}
 	if err := s.outside(tag); err != nil {
 		return "", err
+	}
+	if st.Kind == sql.ObjectIndex {
+		return s.dropIndex(ctx, st)
 	}
 	_, err := s.propose(ctx, &internalv1.Command{Op: &internalv1.Command_DropObjects{DropObjects: &internalv1.DropObjects{
 		Names: []string{st.Name}, Kind: kind, IfExists: st.IfExists, Cascade: st.Cascade,
@@ -200,6 +208,8 @@ func (s *session) show(ctx context.Context, st *sql.Show, out output) (string, e
 		t, err = s.showTables(ctx)
 	case "views":
 		t, err = s.showViews(ctx)
+	case "indexes":
+		t, err = s.showIndexes(ctx)
 	case "nodes":
 		t, err = s.showNodes(ctx)
 	case "all":
@@ -227,7 +237,9 @@ func showFields(what string) record.Schema {
 		return record.Schema{text("name"), text("format"), text("key"), bigint("rows"), bigint("records"), bigint("bytes"), bigint("dead"), bigint("state_bytes")}
 	case "views":
 		return record.Schema{text("name"), text("state"), {Name: "progress", Type: record.Double}, bigint("tick"), bigint("lag_ms"),
-			bigint("rows"), bigint("errors"), text("last_error"), bigint("late"), bigint("state_bytes")}
+			bigint("rows"), bigint("errors"), text("last_error"), bigint("late"), bigint("state_bytes"), text("waits_for")}
+	case "indexes":
+		return record.Schema{text("name"), text("relation"), text("columns"), text("state"), bigint("bytes")}
 	case "nodes":
 		return record.Schema{text("name"), text("grpc"), text("gossip"), text("http"), text("zone"), text("state"), boolean("voter"),
 			bigint("replicas"), bigint("primaries")}
@@ -254,7 +266,7 @@ func (s *session) allFigures(ctx context.Context) (map[uint64]logTotals, map[uin
 	c := s.n.catalog()
 	logs, views := map[uint64]logTotals{}, map[uint64]*viewTotals{}
 	asked := 0
-	for _, st := range s.n.allStats(ctx, true, s.n.cfg.StatementTimeout) {
+	for _, st := range s.n.allStats(ctx, &internalv1.StatsRequest{Dead: true}, s.n.cfg.StatementTimeout) {
 		asked += len(st.Partitions)
 		for _, f := range st.Streams {
 			x := logs[f.Stream]
@@ -305,87 +317,6 @@ func (s *session) showTables(ctx context.Context) (*table, error) {
 			v = &viewTotals{}
 		}
 		t.add(d.Name, log.Format, strings.Join(log.PrimaryKey, ", "), int64(v.rows), int64(x.records), int64(x.bytes), int64(x.dead), int64(v.stateSize))
-	}
-	return t, nil
-}
-
-// viewTotals is a view's figures over all partitions.
-type viewTotals struct {
-	state, lastError              string
-	progress                      float64
-	covered                       uint32
-	tick                          uint64
-	rows, errors, late, stateSize uint64
-}
-
-func (v *viewTotals) add(s *internalv1.ViewStats) {
-	if v.covered == 0 || s.Tick < v.tick {
-		v.tick = s.Tick
-	}
-	// The worst state of any node is the view's.
-	if rank := map[string]int{"": 0, "live": 1, "backfilling": 2, "failed": 3}; rank[s.State] > rank[v.state] {
-		v.state = s.State
-	}
-	v.progress += s.Progress * float64(s.Partitions)
-	v.covered += s.Partitions
-	v.rows += s.Rows
-	v.errors += s.Errors
-	v.late += s.Late
-	v.stateSize += s.StateBytes
-	if s.LastError != "" {
-		v.lastError = s.LastError
-	}
-}
-
-func addViews(totals map[uint64]*viewTotals, st *internalv1.StatsResponse) {
-	for _, v := range st.Views {
-		if v.Partitions == 0 {
-			continue
-		}
-		if totals[v.View] == nil {
-			totals[v.View] = &viewTotals{}
-		}
-		totals[v.View].add(v)
-	}
-}
-
-func (s *session) showViews(ctx context.Context) (*table, error) {
-	if err := s.n.sync(ctx); err != nil {
-		return nil, err
-	}
-	c := s.n.catalog()
-	totals := map[uint64]*viewTotals{}
-	for _, st := range s.n.allStats(ctx, false, statsTimeout) {
-		addViews(totals, st)
-	}
-	t := newTable(showFields("views")...)
-	last, _ := s.n.coord.LastTick()
-	for _, d := range c.state.Views {
-		if d.Table != 0 {
-			continue
-		}
-		v := totals[d.Id]
-		if v == nil || int(v.covered) < c.partitions() {
-			if v == nil {
-				v = &viewTotals{}
-			}
-			if v.state != "failed" {
-				v.state = "backfilling" // parts of it are on their way to another node
-			}
-		}
-		progress := 0.0
-		if v.covered > 0 {
-			progress = v.progress / float64(c.partitions())
-		}
-		var lag any // unknown while a partition has not begun
-		if v.tick > 0 {
-			lag = max(0, (int64(last)-int64(v.tick))/int64(time.Millisecond/time.Microsecond))
-		}
-		var lastError any
-		if v.lastError != "" {
-			lastError = v.lastError
-		}
-		t.add(d.Name, v.state, progress, int64(v.tick), lag, int64(v.rows), int64(v.errors), lastError, int64(v.late), int64(v.stateSize))
 	}
 	return t, nil
 }

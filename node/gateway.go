@@ -13,6 +13,7 @@ import (
 	"github.com/millrace/millrace/dataflow"
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/partition/stage"
 	"github.com/millrace/millrace/plan"
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
 	"github.com/millrace/millrace/record"
@@ -30,6 +31,7 @@ type input struct {
 	object uint64
 	view   bool
 	name   string
+	asOf   ids.Tick // the tick that it is read at; 0: the statement's
 }
 
 func inputsOf(p *plan.Plan) []input {
@@ -37,7 +39,7 @@ func inputsOf(p *plan.Plan) []input {
 	for i := range p.Stages {
 		for j := range p.Stages[i].Ops {
 			if s := p.Stages[i].Ops[j].Scan; s != nil {
-				out = append(out, input{object: s.Object, view: s.Kind == plan.ScanView, name: s.Name})
+				out = append(out, input{object: s.Object, view: s.Kind == plan.ScanView, name: s.Name, asOf: ids.Tick(s.AsOf)})
 			}
 		}
 	}
@@ -49,6 +51,8 @@ type layout struct {
 	tick  ids.Tick
 	alone bool // this node reads everything itself, as the others don't answer
 	nodes map[ids.NodeID][]ids.PartitionID
+
+	measure *measured // nil: nobody asked
 }
 
 // withinDeadline is ctx for what a statement may wait for: limit long, and a little shorter than its client waits for the
@@ -135,12 +139,15 @@ func (n *Node) tryReadable(ctx context.Context, inputs []input, minTick ids.Tick
 	for node, want := range l.nodes {
 		for _, in := range inputs {
 			g.Go(func() error {
-				resp, err := n.askProgress(ctx, node, &internalv1.ProgressRequest{Object: in.object, View: in.view, MinTick: uint64(minTick)})
+				resp, err := n.askProgress(ctx, node, &internalv1.ProgressRequest{Object: in.object, View: in.view, MinTick: uint64(minTick), Oldest: in.view && in.asOf > 0})
 				if err != nil {
 					return err
 				}
 				if !samePartitions(resp.Partitions, want) {
 					return fault.New(fault.NotPrimary, "partitions have moved")
+				}
+				if in.asOf > 0 && in.view && uint64(in.asOf) < resp.OldestTick {
+					return notRetained(in, ids.Tick(resp.OldestTick))
 				}
 				mu.Lock()
 				if l.tick == 0 || ids.Tick(resp.Tick) < l.tick {
@@ -155,6 +162,12 @@ func (n *Node) tryReadable(ctx context.Context, inputs []input, minTick ids.Tick
 		return nil, err
 	}
 	return l, nil
+}
+
+// notRetained says that a view can't be read as of the tick that was asked for.
+func notRetained(in input, oldest ids.Tick) error {
+	return fault.SQL(fault.NotFound, "72000", "%q can't be read as of tick %d any more; the oldest is %d (%s); WITH (history = '...') lets a view keep more",
+		in.name, in.asOf, oldest, time.UnixMicro(int64(oldest)).UTC().Format("2006-01-02 15:04:05.000000Z07")).WithReason(stage.ReasonTickNotRetained)
 }
 
 func (n *Node) askProgress(ctx context.Context, node ids.NodeID, req *internalv1.ProgressRequest) (*internalv1.ProgressResponse, error) {
@@ -230,7 +243,11 @@ func (n *Node) query(ctx context.Context, p *plan.Plan, l *layout, emit func(*re
 			return err
 		}
 	}
-	return flushTo(g.frag, l.tick, emit)
+	err = flushTo(g.frag, l.tick, emit)
+	if l.measure != nil {
+		l.measure.add(last, g.frag.OpRows(nil))
+	}
+	return err
 }
 
 // gathering is the last stage of an ad-hoc query while rows come in.
@@ -285,10 +302,10 @@ func (n *Node) gather(ctx context.Context, p *plan.Plan, l *layout, take func(st
 		for node, parts := range l.nodes {
 			g.Go(func() error {
 				if node == n.id {
-					return n.scan(ctx, p, stage, parts, l.tick, locked)
+					return n.scan(ctx, p, stage, parts, l, locked)
 				}
-				req := &internalv1.ScanRequest{Plan: encoded, Partitions: partitionNumbers(parts), Tick: uint64(l.tick), Stage: uint32(stage)}
-				return n.scanThere(ctx, node, req, schema, locked)
+				req := &internalv1.ScanRequest{Plan: encoded, Partitions: partitionNumbers(parts), Tick: uint64(l.tick), Stage: uint32(stage), Analyze: l.measure != nil}
+				return n.scanThere(ctx, node, req, schema, l.measure, locked)
 			})
 		}
 	}
@@ -303,7 +320,7 @@ func partitionNumbers(parts []ids.PartitionID) []uint32 {
 	return out
 }
 
-func (n *Node) scanThere(ctx context.Context, node ids.NodeID, req *internalv1.ScanRequest, schema record.Schema, take func(*record.Delta) error) error {
+func (n *Node) scanThere(ctx context.Context, node ids.NodeID, req *internalv1.ScanRequest, schema record.Schema, m *measured, take func(*record.Delta) error) error {
 	client, err := n.queryClient(node)
 	if err != nil {
 		return err
@@ -321,6 +338,12 @@ func (n *Node) scanThere(ctx context.Context, node ids.NodeID, req *internalv1.S
 		}
 		if err != nil {
 			return fault.FromGRPC(err)
+		}
+		if m != nil && len(resp.OpRows) > 0 {
+			m.add(int(req.Stage), resp.OpRows)
+		}
+		if len(resp.Delta) == 0 {
+			continue
 		}
 		d, err := record.UnmarshalDelta(resp.Delta, schema)
 		if err != nil {

@@ -224,6 +224,9 @@ func (p *pgSession) Relations() []pgcatalog.Relation {
 		out = append(out, pgcatalog.Relation{ID: s.Stream.Id, Name: s.Stream.Name, Columns: schemaOf(s.Stream.Columns)})
 	}
 	for _, v := range c.state.Views {
+		if hidden(v) {
+			continue
+		}
 		out = append(out, pgcatalog.Relation{
 			ID: v.Id, Name: v.Name, View: true, Columns: schemaOf(v.Columns), Key: c.byName[v.Name].Key, Definition: queryOf(v.Sql),
 		})

@@ -65,6 +65,13 @@ func (n *Node) progress(ctx context.Context, req *internalv1.ProgressRequest) (*
 			return nil, notServedYet(err)
 		}
 		resp.Tick = least(done)
+		if req.Oldest {
+			oldest, err := n.runtime.Oldest(object, parts)
+			if err != nil {
+				return nil, notServedYet(err)
+			}
+			resp.OldestTick = uint64(oldest)
+		}
 		return resp, nil
 	}
 	closed := make([]ids.Tick, len(parts))
@@ -109,14 +116,22 @@ func (s *queryService) Scan(req *internalv1.ScanRequest, stream internalv1.Query
 	if int(req.Stage) >= len(p.Stages) {
 		return fault.New(fault.Invalid, "scan of stage %d of %d", req.Stage, len(p.Stages))
 	}
-	return s.n.scan(stream.Context(), p, int(req.Stage), parts, ids.Tick(req.Tick), func(d *record.Delta) error {
+	l := &layout{tick: ids.Tick(req.Tick)}
+	if req.Analyze {
+		l.measure = &measured{stages: map[int][]uint64{}}
+	}
+	err = s.n.scan(stream.Context(), p, int(req.Stage), parts, l, func(d *record.Delta) error {
 		return stream.Send(&internalv1.ScanResponse{Delta: record.MarshalDelta(nil, d)})
 	})
+	if err == nil && req.Analyze {
+		err = stream.Send(&internalv1.ScanResponse{OpRows: l.measure.stages[int(req.Stage)]})
+	}
+	return err
 }
 
-// scan runs a stage of p over partitions of which this node is the primary, at a tick that Progress allowed.
+// scan runs a stage of p over partitions of which this node is the primary, at l's tick, which Progress allowed.
 // emit is called by one goroutine at a time and must not keep the delta.
-func (n *Node) scan(ctx context.Context, p *plan.Plan, number int, parts []ids.PartitionID, tick ids.Tick, emit func(*record.Delta) error) error {
+func (n *Node) scan(ctx context.Context, p *plan.Plan, number int, parts []ids.PartitionID, l *layout, emit func(*record.Delta) error) error {
 	first := &p.Stages[number]
 	leaf := leafOf(first)
 	if leaf < 0 {
@@ -142,7 +157,7 @@ func (n *Node) scan(ctx context.Context, p *plan.Plan, number int, parts []ids.P
 	for range min(runtime.GOMAXPROCS(0), len(parts)) {
 		g.Go(func() error {
 			for id := range todo {
-				if err := n.scanPartition(ctx, first, leaf, id, tick, memory, locked); err != nil {
+				if err := n.scanPartition(ctx, first, leaf, id, l, number, memory, locked); err != nil {
 					return err
 				}
 			}
@@ -178,7 +193,8 @@ type partitionScan struct {
 	frag   *dataflow.Fragment
 	leaf   int
 	tick   ids.Tick
-	stream bool // linear: pass results on as they come
+	asOf   ids.Tick // the rows that are read
+	stream bool     // linear: pass results on as they come
 	emit   func(*record.Delta) error
 }
 
@@ -200,10 +216,10 @@ func (s *partitionScan) flush() error {
 	return s.emit(out)
 }
 
-func (n *Node) scanPartition(ctx context.Context, first *plan.Stage, leaf int, p ids.PartitionID, tick ids.Tick, memory *holding, emit func(*record.Delta) error) error {
-	s := &partitionScan{leaf: leaf, tick: tick, stream: linear(first), emit: emit}
+func (n *Node) scanPartition(ctx context.Context, first *plan.Stage, leaf int, p ids.PartitionID, l *layout, number int, memory *holding, emit func(*record.Delta) error) error {
+	s := &partitionScan{leaf: leaf, tick: l.tick, stream: linear(first), emit: emit}
 	var err error
-	s.frag, err = dataflow.New(first.Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: tick, Partition: p, Check: func(rows *record.Delta, kept bool) error {
+	s.frag, err = dataflow.New(first.Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: l.tick, Partition: p, Check: func(rows *record.Delta, kept bool) error {
 		if kept && !s.stream {
 			if err := memory.add(deltaBytes(rows)); err != nil {
 				return err
@@ -215,6 +231,11 @@ func (n *Node) scanPartition(ctx context.Context, first *plan.Stage, leaf int, p
 		return err
 	}
 	scan := first.Ops[leaf].Scan
+	if scan.AsOf > 0 {
+		s.asOf = ids.Tick(scan.AsOf)
+	} else {
+		s.asOf = l.tick
+	}
 	switch scan.Kind {
 	case plan.ScanView:
 		err = n.scanView(ctx, s, &first.Ops[leaf], p)
@@ -226,7 +247,11 @@ func (n *Node) scanPartition(ctx context.Context, first *plan.Stage, leaf int, p
 	if err != nil {
 		return n.spared(p, err)
 	}
-	return s.flush()
+	err = s.flush()
+	if err == nil && l.measure != nil {
+		l.measure.add(number, s.frag.OpRows(nil))
+	}
+	return err
 }
 
 // spared turns the word that this node's copy of a partition is damaged into one that is retried, where another node has the
@@ -266,7 +291,7 @@ func (n *Node) scanView(ctx context.Context, s *partitionScan, op *plan.Op, p id
 			return fault.New(fault.Internal, "view %q has no column %q", op.Scan.Name, name)
 		}
 	}
-	err := n.runtime.Read(ctx, ids.StreamID(op.Scan.Object), p, s.tick, op.Scan.KeyPrefix, func(d *record.Delta) error {
+	err := n.runtime.ReadScan(ctx, ids.StreamID(op.Scan.Object), p, s.asOf, op.Scan, func(d *record.Delta) error {
 		cols := make([]record.Column, len(pick))
 		for i, c := range pick {
 			cols[i] = d.Cols[c]
@@ -285,7 +310,7 @@ func (n *Node) scanStream(ctx context.Context, s *partitionScan, scan *plan.Scan
 	if err != nil {
 		return err
 	}
-	err = n.host.ReadTicks(p, ids.StreamID(scan.Object), 0, s.tick, func(b *partition.Batch) (bool, error) {
+	err = n.host.ReadTicks(p, ids.StreamID(scan.Object), 0, s.asOf, func(b *partition.Batch) (bool, error) {
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}

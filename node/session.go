@@ -94,6 +94,8 @@ func (s *session) run(ctx context.Context, st sql.Statement, out output) (string
 		return s.createTable(ctx, st)
 	case *sql.CreateView:
 		return s.createView(ctx, st)
+	case *sql.CreateIndex:
+		return s.createIndex(ctx, st, out)
 	case *sql.Drop:
 		return s.drop(ctx, st)
 	case *sql.Show:
@@ -171,7 +173,8 @@ func (s *session) openQuery(ctx context.Context, st *sql.Select) (run func(conte
 	}, nil
 }
 
-// layout picks the tick that a plan is read at.
+// layout picks the tick that a plan is read at. Relations that are read as of a tick of their own are readable at that; when
+// all are, the newest of them is the statement's.
 func (s *session) layout(ctx context.Context, p *plan.Plan) (*layout, error) {
 	minTick := max(s.seen, s.minTick)
 	if s.tx.tick > 0 {
@@ -181,13 +184,23 @@ func (s *session) layout(ctx context.Context, p *plan.Plan) (*layout, error) {
 	if len(inputs) == 0 && !readsTick(p) {
 		return &layout{tick: minTick}, nil
 	}
+	past, newest := len(inputs) > 0, ids.Tick(0)
+	for _, in := range inputs {
+		past, newest = past && in.asOf > 0, max(newest, in.asOf)
+	}
+	if err := s.n.checkSeenTick(newest); err != nil {
+		return nil, err
+	}
+	pinned := s.tx.tick // a statement of a transaction reads what its first one read
+	if minTick = max(minTick, newest); past {
+		minTick, pinned = newest, 0
+	}
 	c := s.n.catalog()
 	for _, in := range inputs {
 		if v := c.views[ids.StreamID(in.object)]; v != nil {
 			minTick = max(minTick, ids.Tick(v.CreatedTick))
 		}
 	}
-	pinned := s.tx.tick // a statement of a transaction reads what its first one read
 	if pinned > 0 && minTick > pinned {
 		return nil, fault.SQL(fault.Conflict, "25001", "the transaction reads tick %d, but tick %d is asked for, which came later; begin a new one", pinned, minTick)
 	}
@@ -200,9 +213,13 @@ func (s *session) layout(ctx context.Context, p *plan.Plan) (*layout, error) {
 	if err != nil {
 		return nil, err
 	}
-	if pinned > 0 {
+	switch {
+	case past:
+		l.tick = newest
+		return l, nil
+	case pinned > 0:
 		l.tick = pinned
-	} else if s.tx.status == txOpen {
+	case s.tx.status == txOpen:
 		s.tx.tick = l.tick
 	}
 	if l.alone {
@@ -305,22 +322,6 @@ func (s *session) insert(ctx context.Context, st *sql.Insert) (string, error) {
 	return fmt.Sprintf("INSERT 0 %d", len(records)), nil
 }
 
-func (s *session) explain(ctx context.Context, st *sql.ExplainStatement, out output) (string, error) {
-	p, err := planned(ctx, s.n, func(c sql.Catalog) (*plan.Plan, error) { return sql.PlanExplain(st, c) })
-	if err != nil {
-		return "", err
-	}
-	rows := record.NewDelta(explainFields, 16)
-	for _, line := range sql.Explain(p) {
-		rows.Cols[0].AppendString(line)
-		rows.N++
-	}
-	if err := out.schema(explainFields); err != nil {
-		return "", err
-	}
-	return "EXPLAIN", out.rows(rows)
-}
-
 // subscribe runs SUBSCRIBE until the client goes away.
 func (s *session) subscribe(ctx context.Context, st *sql.Subscribe, out output) (string, error) {
 	run, err := s.openSubscription(ctx, st)
@@ -340,11 +341,17 @@ func (s *session) openSubscription(ctx context.Context, st *sql.Subscribe) (run 
 		return nil, err
 	}
 	minTick := max(s.seen, s.minTick, s.n.createdTick(view))
+	if st.AsOf > 0 {
+		if err := s.n.checkSeenTick(ids.Tick(st.AsOf)); err != nil {
+			return nil, err
+		}
+		minTick = ids.Tick(st.AsOf)
+	}
 	return func(ctx context.Context, out output) (string, error) {
 		if err := out.schema(changeFields(view)); err != nil {
 			return "", err
 		}
-		return "SUBSCRIBE", s.n.subscribe(ctx, view, ids.Tick(st.AfterTick), minTick, &rowSubscriber{out})
+		return "SUBSCRIBE", s.n.subscribe(ctx, view, ids.Tick(st.AfterTick), ids.Tick(st.AsOf), minTick, &rowSubscriber{out})
 	}, nil
 }
 

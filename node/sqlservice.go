@@ -130,7 +130,7 @@ func (s *sqlService) Subscribe(req *millracev1.SubscribeRequest, stream millrace
 	if err := s.n.checkSeenTick(ids.Tick(req.AfterTick)); err != nil {
 		return err
 	}
-	return s.n.subscribe(ctx, view, ids.Tick(req.AfterTick), s.n.createdTick(view), &subscribeOutput{stream: stream, view: view})
+	return s.n.subscribe(ctx, view, ids.Tick(req.AfterTick), 0, s.n.createdTick(view), &subscribeOutput{stream: stream, view: view})
 }
 
 // view finds a view by name.

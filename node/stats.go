@@ -51,7 +51,7 @@ func (n *Node) stats(ctx context.Context, req *internalv1.StatsRequest) (*intern
 		}
 		resp.Partitions = append(resp.Partitions, &internalv1.PartitionStats{Partition: p.Id, EndBytes: bytes, Primary: true, Epoch: p.Epoch})
 	}
-	resp.Views = n.runtime.Stats()
+	resp.Views = n.runtime.DetailedStats(ids.StreamID(req.View))
 	return resp, nil
 }
 

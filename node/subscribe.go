@@ -36,8 +36,8 @@ type subscriber interface {
 }
 
 // subscribe sends the rows of a view as of a tick at or above minTick, then every tick's change, until ctx ends.
-// With after set it sends the changes of later ticks only. When partitions move it goes on where it was.
-func (n *Node) subscribe(ctx context.Context, view *sql.Object, after, minTick ids.Tick, to subscriber) error {
+// With after set it sends the changes of later ticks only, with asOf the rows as of exactly that tick. When partitions move it goes on where it was.
+func (n *Node) subscribe(ctx context.Context, view *sql.Object, after, asOf, minTick ids.Tick, to subscriber) error {
 	leave, err := n.readers.enter()
 	if err != nil {
 		return err
@@ -48,7 +48,7 @@ func (n *Node) subscribe(ctx context.Context, view *sql.Object, after, minTick i
 	ctx, release := n.whileFresh(ctx)
 	defer release()
 	if after == 0 {
-		tick, err := n.subscribeSnapshot(ctx, view, minTick, to)
+		tick, err := n.subscribeSnapshot(ctx, view, asOf, minTick, to)
 		if err != nil {
 			return err
 		}
@@ -77,13 +77,17 @@ func (n *Node) subscribe(ctx context.Context, view *sql.Object, after, minTick i
 }
 
 // subscribeSnapshot sends the view's rows as of one tick.
-func (n *Node) subscribeSnapshot(ctx context.Context, view *sql.Object, minTick ids.Tick, to subscriber) (ids.Tick, error) {
+func (n *Node) subscribeSnapshot(ctx context.Context, view *sql.Object, asOf, minTick ids.Tick, to subscriber) (ids.Tick, error) {
 	wait, cancel := withinDeadline(ctx, n.cfg.StatementTimeout)
 	defer cancel()
 	p := scanAll(view)
+	p.Stages[0].Ops[0].Scan.AsOf = uint64(asOf)
 	l, err := n.readable(wait, inputsOf(p), minTick, n.cfg.MaxStaleness)
 	if err != nil {
 		return 0, err
+	}
+	if asOf > 0 {
+		l.tick = asOf
 	}
 	err = n.query(ctx, p, l, func(d *record.Delta) error { return to.change(l.tick, d, false) })
 	if err != nil {

@@ -133,6 +133,24 @@ type Scan struct {
 	// KeyPrefix is a view's leading Key columns that the query fixes by equality, in order: a point or prefix read.
 	// The filter above the scan checks the same columns again, so a reader may ignore it.
 	KeyPrefix []record.Value `json:"key_prefix,omitempty"`
+	// Index is a way to the rows by an index of the view; the filter above the scan checks the same again, so a reader may
+	// ignore it.
+	Index *IndexRead `json:"index,omitempty"`
+	// AsOf, if not 0, is the tick as of which rows are read, whatever the statement's is (ad-hoc only).
+	AsOf uint64 `json:"as_of,omitempty"`
+	// Table says that Object is a table's: its rows, or its log. For EXPLAIN.
+	Table bool `json:"table,omitempty"`
+}
+
+// IndexRead narrows a scan to the rows of a view whose indexed columns begin with the values of Equal, and of which the
+// next one, where Low or High is set, is not below Low and not above High, both within reach.
+type IndexRead struct {
+	ID      uint64         `json:"id"`      // of the index in the catalog
+	Name    string         `json:"name"`    // for EXPLAIN
+	Columns []string       `json:"columns"` // that are indexed, in order
+	Equal   []record.Value `json:"equal,omitempty"`
+	Low     *record.Value  `json:"low,omitempty"`
+	High    *record.Value  `json:"high,omitempty"`
 }
 
 // Hidden columns of every stream. They are columns of a scan when named.

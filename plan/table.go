@@ -8,7 +8,7 @@ const ColDeleted = "_deleted"
 // TableRows is the plan of a table's rows: the last record of each key in the table's log, unless it is a tombstone.
 // key is the primary key's columns among columns.
 func TableRows(log uint64, name string, columns record.Schema, key []int) *Plan {
-	scan := &Scan{Kind: ScanStream, Object: log, Name: name}
+	scan := &Scan{Kind: ScanStream, Object: log, Name: name, Table: true}
 	in := append(record.Schema{}, columns...)
 	in = append(in, record.Field{Name: ColDeleted, Type: record.Boolean}, record.Field{Name: ColOffset, Type: record.BigInt})
 	for _, f := range in {

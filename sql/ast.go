@@ -144,7 +144,17 @@ type fromItem struct {
 	using       []string // USING (a, b)
 	natural     bool
 
-	asOf expr // FOR SYSTEM_TIME AS OF; nil: none
+	asOf expr  // FOR SYSTEM_TIME AS OF; nil: none
+	past *past // AS OF TICK or TIMESTAMP; nil: the statement's tick
+}
+
+// past is AS OF TICK n or AS OF TIMESTAMP '...'.
+type past struct {
+	at
+	tick bool // else a timestamp
+	text span // of the source
+	time expr // a literal or a parameter
+	used bool
 }
 
 type joinSyntax string

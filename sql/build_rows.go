@@ -11,9 +11,12 @@ import (
 // scan reads a stream, view or table.
 func (p *planner) scan(r *rel, need idSet, where []*node) *stream {
 	sc := r.scan
-	op := &plan.Scan{Kind: sc.kind, Object: sc.object.ID, Name: sc.object.Name, Columns: []string{}}
+	op := &plan.Scan{Kind: sc.kind, Object: sc.object.ID, Name: sc.object.Name, Columns: []string{}, AsOf: sc.asOf, Table: sc.object.Kind == ObjectTable}
 	if sc.kind == plan.ScanView {
 		op.KeyPrefix = keyPrefix(where, sc)
+		if !p.live {
+			op.Index = indexRead(where, sc, len(op.KeyPrefix))
+		}
 	}
 	st := p.newStage()
 	st.scan = true

@@ -19,6 +19,7 @@ const (
 	ObjectStream ObjectKind = "stream"
 	ObjectView   ObjectKind = "materialized view"
 	ObjectTable  ObjectKind = "table"
+	ObjectIndex  ObjectKind = "index" // only DROP's: an index is no Object
 )
 
 // Object is a stream, a view or a table. The planner changes nothing in it.
@@ -30,6 +31,7 @@ type Object struct {
 	Key     []int              // view: plan.Plan's Key; table: its primary key
 	Stream  *millracev1.Stream // stream: its definition; table: its log's
 	Plan    *plan.Plan         // view and table: its plan; may be nil
+	Indexes []Index            // of a view and table
 }
 
 // hiddenColumns of every stream, usable when named.

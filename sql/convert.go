@@ -8,9 +8,10 @@ import (
 // code that knows that tree.
 type converter struct {
 	src  *source
-	base int          // where in the source the parsed part begins
-	to   int          // and ends
-	asOf map[int]expr // FOR SYSTEM_TIME AS OF, by the position of the relation's name
+	base int           // where in the source the parsed part begins
+	to   int           // and ends
+	asOf map[int]expr  // FOR SYSTEM_TIME AS OF, by the position of the relation's name
+	past map[int]*past // AS OF TICK and AS OF TIMESTAMP, by the position of the relation's name
 }
 
 // at returns a tree's location as a position in the source.
@@ -31,7 +32,14 @@ func parseQuery(src *source, from, to int) (*Select, error) {
 	if s == nil {
 		return nil, src.fail(from, stateSyntax, "", "expected SELECT")
 	}
-	return c.selectStmt(s, from, to)
+	out, err := c.selectStmt(s, from, to)
+	if err == nil {
+		err = c.pastUsed()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // parsePart lets PostgreSQL's parser read bytes from..to of the source, which are to be one statement.
@@ -40,7 +48,7 @@ func parsePart(src *source, from, to int) (*converter, *pgquery.Node, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c := &converter{src: src, base: from, to: to}
+	c := &converter{src: src, base: from, to: to, past: x.past}
 	tree, err := parseText(x.text)
 	if err != nil {
 		return nil, nil, src.grammar(err, from, to)
@@ -50,6 +58,11 @@ func parsePart(src *source, from, to int) (*converter, *pgquery.Node, error) {
 			c.asOf = map[int]expr{}
 		}
 		if c.asOf[at], err = parseExpression(src, s); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, p := range x.past {
+		if p.time, err = parseExpression(src, p.text); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -17,6 +17,9 @@ func (c *converter) updateStmt(s *pgquery.UpdateStmt, from, to int) (*Update, er
 	if err != nil {
 		return nil, err
 	}
+	if rel.past != nil {
+		return nil, c.src.unsupported(rel.past.pos(), "a change is made to the rows as they are", "AS OF for the table that is changed is not supported")
+	}
 	out.Table, out.tableAt = rel.name, rel.pos()
 	items := []*pgquery.Node{starOf(s.Relation)}
 	for _, n := range s.TargetList {
@@ -51,6 +54,9 @@ func (c *converter) deleteStmt(s *pgquery.DeleteStmt, from, to int) (*Delete, er
 	rel, err := c.relation(s.Relation)
 	if err != nil {
 		return nil, err
+	}
+	if rel.past != nil {
+		return nil, c.src.unsupported(rel.past.pos(), "a change is made to the rows as they are", "AS OF for the table that is changed is not supported")
 	}
 	out.Table, out.tableAt = rel.name, rel.pos()
 	out.rows, err = c.rowsOf(&pgquery.SelectStmt{

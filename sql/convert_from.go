@@ -81,7 +81,7 @@ func (c *converter) relation(r *pgquery.RangeVar) (*fromItem, error) {
 	if r.Schemaname != "" && r.Schemaname != PublicSchema || r.Catalogname != "" {
 		return nil, c.src.unsupported(pos, "write the bare name", "schemas are not supported: %q", r.Schemaname+"."+r.Relname)
 	}
-	f := &fromItem{at: at(pos), kind: fromRelation, name: r.Relname, nameAt: pos, asOf: c.asOf[pos]}
+	f := &fromItem{at: at(pos), kind: fromRelation, name: r.Relname, nameAt: pos, asOf: c.asOf[pos], past: c.takePast(pos)}
 	c.alias(f, r.Alias)
 	return f, nil
 }
@@ -161,7 +161,7 @@ func (c *converter) window(f *fromItem, fn *pgquery.FuncCall) error {
 		if r.table != "" {
 			return c.src.fail(r.pos(), stateSyntax, usage, "first argument of %s must be the name of a relation", strings.ToUpper(f.name))
 		}
-		f.input = &fromItem{at: r.at, kind: fromRelation, name: r.name, nameAt: r.pos()}
+		f.input = &fromItem{at: r.at, kind: fromRelation, name: r.name, nameAt: r.pos(), past: c.takePast(r.pos())}
 	case *pgquery.Node_SubLink:
 		if in.SubLink.SubLinkType != pgquery.SubLinkType_EXPR_SUBLINK {
 			return c.src.fail(f.pos(), stateSyntax, usage, "first argument of %s must be a relation", strings.ToUpper(f.name))

@@ -15,12 +15,19 @@ func (c *cursor) create() (Statement, error) {
 		return c.createStream()
 	case c.accept("create", "materialized", "view"):
 		return c.createView()
+	case c.accept("create", "or", "replace", "materialized", "view"):
+		return c.replaceView()
+	case c.word(1) == "index", c.word(1) == "unique" && c.word(2) == "index":
+		return c.createIndex()
 	case c.accept("create", "view"):
 		return nil, c.src.unsupported(c.tokens[0].from, "use CREATE MATERIALIZED VIEW", "CREATE VIEW is not supported")
 	case c.accept("create", "table"):
 		return c.createTable()
 	}
 	what := c.word(1)
+	if what == "or" && c.word(2) == "replace" {
+		return nil, c.src.unsupported(c.tokens[1].from, "drop it first", "CREATE OR REPLACE of anything but a materialized view is not supported")
+	}
 	if what == "" {
 		c.i = 1
 		return nil, c.expect("STREAM, TABLE or MATERIALIZED VIEW")

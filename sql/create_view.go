@@ -1,12 +1,14 @@
 package sql
 
-// CreateView is CREATE MATERIALIZED VIEW [IF NOT EXISTS] name [(columns)] [WITH (emit=, start=)] AS SELECT ...
+// CreateView is CREATE [OR REPLACE] MATERIALIZED VIEW [IF NOT EXISTS] name [(columns)] [WITH (emit=, start=, history=)] AS SELECT ...
 type CreateView struct {
 	statement
 	Name        string
 	IfNotExists bool
-	EmitFinal   bool // emit = 'final': a windowed row is held back until its window closes
-	StartNow    bool // start = 'now': only records appended later; otherwise from the stream's beginning
+	Replace     bool
+	History     int64 // how far back rows can be read, in microseconds; 0: as the node says
+	EmitFinal   bool  // emit = 'final': a windowed row is held back until its window closes
+	StartNow    bool  // start = 'now': only records appended later; otherwise from the stream's beginning
 
 	nameAt  int
 	emitAt  int
@@ -14,7 +16,22 @@ type CreateView struct {
 	query   *Select
 }
 
-var viewOptions = []string{"emit", "start"}
+var viewOptions = []string{"emit", "start", "history"}
+
+// maxHistory bounds the option history, in microseconds: 30 days.
+const maxHistory = 30 * 24 * 3600 * 1_000_000
+
+// replaceView parses what stands behind CREATE OR REPLACE MATERIALIZED VIEW.
+func (c *cursor) replaceView() (*CreateView, error) {
+	if at := c.pos(); c.ifNotExists() {
+		return nil, c.src.fail(at, stateSyntax, "write one of them", "syntax error: OR REPLACE with IF NOT EXISTS")
+	}
+	v, err := c.createView()
+	if err == nil {
+		v.Replace = true
+	}
+	return v, err
+}
 
 func (c *cursor) createView() (*CreateView, error) {
 	v := &CreateView{statement: c.base(), IfNotExists: c.ifNotExists()}
@@ -73,6 +90,13 @@ func (v *CreateView) setOption(o option) error {
 	case o.name == "emit" && value == "change":
 	case o.name == "emit":
 		return v.src.fail(o.valueAt, stateParameter, "it is 'change' or 'final'", "unknown emit %q", o.value)
+	case o.name == "history":
+		us, err := v.src.duration(o.valueAt, o.value)
+		if err == nil && (us <= 0 || us > maxHistory) {
+			err = v.src.fail(o.valueAt, stateParameter, "it is more than nothing, and at most 30 days", "history of %q is out of range", o.value)
+		}
+		v.History = us
+		return err
 	case value == "now":
 		v.StartNow = true
 	case value == "beginning":

@@ -1,6 +1,6 @@
 package sql
 
-// Drop is DROP STREAM|TABLE|MATERIALIZED VIEW [IF EXISTS] name [CASCADE|RESTRICT].
+// Drop is DROP STREAM|TABLE|MATERIALIZED VIEW|INDEX [IF EXISTS] name [CASCADE|RESTRICT].
 type Drop struct {
 	statement
 	Kind     ObjectKind
@@ -19,8 +19,10 @@ func (c *cursor) drop() (*Drop, error) {
 		d.Kind = ObjectTable
 	case c.accept("materialized", "view"):
 		d.Kind = ObjectView
+	case c.accept("index"):
+		return c.dropIndex(d)
 	default:
-		return nil, c.expect("STREAM, TABLE or MATERIALIZED VIEW")
+		return nil, c.expect("STREAM, TABLE, MATERIALIZED VIEW or INDEX")
 	}
 	d.IfExists = c.accept("if", "exists")
 	var err error

@@ -2,44 +2,80 @@ package sql
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/millrace/millrace/plan"
 	"github.com/millrace/millrace/record"
 )
 
-// ExplainStatement is EXPLAIN SELECT ..., EXPLAIN CREATE MATERIALIZED VIEW ... or EXPLAIN INSERT ....
+// ExplainStatement is EXPLAIN [ANALYZE] SELECT ..., EXPLAIN CREATE MATERIALIZED VIEW ..., EXPLAIN INSERT ..., or EXPLAIN
+// [ANALYZE] of a view or table by its name.
 type ExplainStatement struct {
 	statement
-	Statement Statement // *Select, *CreateView or *Insert
+	Statement Statement // *Select, *CreateView or *Insert; nil: see View
+	View      string    // the name of a view or table, when Statement is nil
+	Analyze   bool      // run the query, or say how the view is doing
+
+	viewAt int
 }
 
 func (c *cursor) explain() (*ExplainStatement, error) {
 	e := &ExplainStatement{statement: c.base()}
 	c.i = 1
-	switch w := c.word(1); {
-	case w == "analyze" || w == "analyse" || w == "verbose":
-		return nil, c.src.unsupported(c.pos(), "write EXPLAIN and the statement", "EXPLAIN %s is not supported", upper(w))
-	case len(c.tokens) > 1 && c.tokens[1].tok == tokenOpen && c.word(2) != "select":
-		return nil, c.src.unsupported(c.pos(), "write EXPLAIN and the statement", "options of EXPLAIN are not supported")
+	if err := c.explainOptions(e); err != nil {
+		return nil, err
 	}
 	if c.done() {
-		return nil, c.expect("a statement")
+		return nil, c.expect("a statement, or the name of a view")
+	}
+	if w := c.word(c.i); w != "values" && w != "table" && w != "with" && !slices.Contains(statementWords, w) && c.tokens[c.i].tok != tokenOpen && suggest(w, statementWords) == "" {
+		var err error
+		e.View, e.viewAt, err = c.name("a statement, or the name of a view")
+		if err == nil {
+			err = c.finish()
+		}
+		return e, err
 	}
 	pos := c.pos()
-	inner, err := newCursor(c.src, c.tokens[1:]).statement()
+	inner, err := newCursor(c.src, c.tokens[c.i:]).statement()
 	if err != nil {
 		return nil, err
 	}
 	switch inner.(type) {
-	case *Select, *CreateView, *Insert:
+	case *Select:
+		e.Statement = inner
+		return e, nil
+	case *CreateView, *Insert:
+		if e.Analyze {
+			return nil, c.src.unsupported(pos, "it is for SELECT and for views by their names", "EXPLAIN ANALYZE of this statement is not supported")
+		}
 		e.Statement = inner
 		return e, nil
 	}
-	return nil, c.src.unsupported(pos, "it is for SELECT, CREATE MATERIALIZED VIEW and INSERT", "EXPLAIN of this statement is not supported")
+	return nil, c.src.unsupported(pos, "it is for SELECT, CREATE MATERIALIZED VIEW, INSERT and views by their names", "EXPLAIN of this statement is not supported")
 }
 
-// PlanExplain plans the statement that is to be explained. Errors are those of PlanSelect, PlanView and PlanInsert.
+// explainOptions takes ANALYZE, or (ANALYZE).
+func (c *cursor) explainOptions(e *ExplainStatement) error {
+	open := len(c.tokens) > 1 && c.tokens[1].tok == tokenOpen
+	if w := c.word(2); open && w != "select" && w != "values" && w != "with" && w != "table" && c.tokens[min(2, len(c.tokens)-1)].tok != tokenOpen {
+		c.i++
+		if !c.accept("analyze") && !c.accept("analyse") || !c.acceptToken(tokenClose) {
+			return c.src.unsupported(c.tokens[1].from, "write EXPLAIN or EXPLAIN ANALYZE and the statement", "options of EXPLAIN are not supported")
+		}
+		e.Analyze = true
+		return nil
+	}
+	e.Analyze = c.accept("analyze") || c.accept("analyse")
+	if c.word(c.i) == "verbose" {
+		return c.src.unsupported(c.pos(), "write EXPLAIN or EXPLAIN ANALYZE and the statement", "EXPLAIN VERBOSE is not supported")
+	}
+	return nil
+}
+
+// PlanExplain plans the statement that is to be explained, or finds the plan of the view. Errors are those of PlanSelect,
+// PlanView and PlanInsert; 42809 for a stream.
 func PlanExplain(e *ExplainStatement, c Catalog) (p *plan.Plan, err error) {
 	switch s := e.Statement.(type) {
 	case *CreateView:
@@ -48,15 +84,42 @@ func PlanExplain(e *ExplainStatement, c Catalog) (p *plan.Plan, err error) {
 		_, p, err = PlanInsert(s, c)
 	case *Select:
 		p, err = PlanSelect(s, c)
+	default:
+		var o *Object
+		if o, err = e.Object(c); err == nil {
+			p = o.Plan
+		}
 	}
 	return p, err
 }
 
+// Object finds the view or table that is to be explained by its name.
+func (e *ExplainStatement) Object(c Catalog) (*Object, error) {
+	o, ok := c.Lookup(e.View)
+	switch {
+	case !ok:
+		return nil, e.src.fail(e.viewAt, stateNoRelation, suggest(e.View, c.Names()), "unknown view %q", e.View)
+	case o.Kind == ObjectStream || o.Plan == nil:
+		return nil, e.src.fail(e.viewAt, stateWrongObject, "explain a query over it", "%q is a stream: nothing is computed for it,", e.View)
+	}
+	return o, nil
+}
+
 // Explain describes p in lines: stage by stage what each operator does, what moves between stages and how, and why.
-func Explain(p *plan.Plan) []string {
-	x := &explainer{}
+func Explain(p *plan.Plan) []string { return ExplainWith(p, nil, nil) }
+
+// ExplainWith is Explain with what was measured: op says what to put behind an operator's line, stage gives lines to put
+// at a stage's end. Both may be nil.
+func ExplainWith(p *plan.Plan, op func(stage, op int) string, stage func(stage int) []string) []string {
+	x := &explainer{measured: op}
 	for i := range p.Stages {
+		x.number = i
 		x.stage(p, i)
+		if stage != nil {
+			for _, line := range stage(i) {
+				x.line(2, "%s", line)
+			}
+		}
 	}
 	x.line(0, "output %s", fieldList(p.Output))
 	if p.Key != nil {
@@ -68,6 +131,9 @@ func Explain(p *plan.Plan) []string {
 type explainer struct {
 	lines []string
 	label string // of the next operator, in a stage that is no chain
+
+	measured func(stage, op int) string // nil: nothing was
+	number   int                        // of the stage
 }
 
 func (x *explainer) line(depth int, format string, args ...any) {
@@ -110,7 +176,13 @@ func (x *explainer) stage(p *plan.Plan, i int) {
 				x.label += fmt.Sprintf("of %d, ", n[0])
 			}
 		}
+		first := len(x.lines)
 		x.op(&s.Ops[j], in)
+		if x.measured != nil && first < len(x.lines) {
+			if m := x.measured(i, j); m != "" {
+				x.lines[first] += " (" + m + ")"
+			}
+		}
 	}
 	last := s.Ops[len(s.Ops)-1]
 	switch e := s.Exchange; {
@@ -177,11 +249,16 @@ func (x *explainer) op(op *plan.Op, ins []record.Schema) {
 func (x *explainer) scan(op *plan.Op) {
 	s := op.Scan
 	what := string(s.Kind) + " " + quoteName(s.Name)
-	switch s.Kind {
-	case plan.ScanDead:
+	switch {
+	case s.Kind == plan.ScanDead:
 		what = "dead letters of stream " + quoteName(s.Name)
-	case plan.ScanView:
-		what = "view " + quoteName(s.Name)
+	case s.Table && s.Kind == plan.ScanStream:
+		what = "log of table " + quoteName(s.Name)
+	case s.Table:
+		what = "table " + quoteName(s.Name)
+	}
+	if s.AsOf > 0 {
+		what += fmt.Sprintf(" as of tick %d", s.AsOf)
 	}
 	columns := "no columns, rows are only counted"
 	if len(s.Columns) > 0 {
@@ -195,6 +272,26 @@ func (x *explainer) scan(op *plan.Op) {
 		}
 		x.line(2, "only the keys that begin with (%s)", strings.Join(vals, ", "))
 	}
+	x.index(s.Index)
+}
+
+// index says how an index narrows a scan.
+func (x *explainer) index(r *plan.IndexRead) {
+	if r == nil {
+		return
+	}
+	var conds []string
+	for i := range r.Equal {
+		conds = append(conds, quoteName(r.Columns[i])+" = "+constText(&r.Equal[i]))
+	}
+	bound := func(op string, v *record.Value) {
+		if v != nil {
+			conds = append(conds, quoteName(r.Columns[len(r.Equal)])+" "+op+" "+constText(v))
+		}
+	}
+	bound(">=", r.Low)
+	bound("<=", r.High)
+	x.line(2, "by index %s, once it is built: %s", quoteName(r.Name), strings.Join(conds, " and "))
 }
 
 func (x *explainer) tumble(t *plan.Tumble, in record.Schema) {

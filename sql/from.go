@@ -83,6 +83,9 @@ func (a *analyzer) relation(f *fromItem, e *env) (*rel, []scopeColumn, error) {
 		r, cols, err = a.fromFunction(f, e)
 	default:
 		if c := e.cte(f.name); c != nil && f.kind == fromRelation {
+			if f.past != nil {
+				return nil, nil, a.src.fail(f.past.pos(), stateSyntax, "put it behind the relations inside the query", "AS OF is for streams, views and tables, not for WITH queries")
+			}
 			r, cols, err = a.fromCTE(f, c)
 		} else {
 			r, cols, err = a.lookup(f, e)
@@ -132,6 +135,12 @@ func (a *analyzer) lookup(f *fromItem, e *env) (*rel, []scopeColumn, error) {
 		return nil, nil, a.src.fail(f.nameAt, stateNoRelation, suggest(f.name, append(a.catalog.Names(), e.cteNames()...)), "unknown stream or view %q", f.name)
 	}
 	s := &scanRel{object: obj, kind: plan.ScanStream}
+	if f.past != nil {
+		var err error
+		if s.asOf, err = a.tickOf(f.past); err != nil {
+			return nil, nil, err
+		}
+	}
 	var cols []scopeColumn
 	add := func(schema record.Schema, hidden bool) {
 		for _, c := range schema {

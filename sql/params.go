@@ -40,6 +40,9 @@ func Prepare(s Statement, given []record.Type, c Catalog) (*Description, error) 
 			return nil, err
 		}
 	case *ExplainStatement:
+		if s.Statement == nil {
+			return out, nil
+		}
 		d, err := Prepare(s.Statement, given, c)
 		if err != nil {
 			return nil, err
@@ -80,6 +83,9 @@ func Bind(s Statement, values []record.Value) Statement {
 		bound.params = values
 		return &bound
 	case *ExplainStatement:
+		if s.Statement == nil {
+			return s
+		}
 		bound := *s
 		bound.Statement = Bind(s.Statement, values)
 		return &bound

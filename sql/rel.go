@@ -104,6 +104,7 @@ type scanRel struct {
 	mark   int      // the column with the watermark; 0: none
 	event  int      // the event time column; 0: none
 	drop   bool     // rows at or below the watermark are dropped: an interval join reads it
+	asOf   uint64   // the tick that is read; 0: the statement's
 }
 
 type valuesRel struct {

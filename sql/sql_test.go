@@ -80,6 +80,7 @@ func (m memory) statement(out *strings.Builder, s Statement) error {
 				obj.Key = append(obj.Key, i)
 			}
 		}
+		obj.Plan = plan.TableRows(def.Id, s.Name, obj.Columns, obj.Key)
 		m[s.Name] = obj
 		var line bytes.Buffer // protojson puts spaces at random
 		if err := json.Compact(&line, []byte(protojson.Format(def))); err != nil {
@@ -93,6 +94,9 @@ func (m memory) statement(out *strings.Builder, s Statement) error {
 		}
 		m[s.Name] = &Object{Kind: ObjectView, ID: uint64(len(m) + 1), Name: s.Name, Columns: p.Output, Key: p.Key, Plan: p}
 		fmt.Fprintf(out, "view %s uses %v if_not_exists=%v final=%v now=%v\n", s.Name, uses, s.IfNotExists, s.EmitFinal, s.StartNow)
+		if s.Replace || s.History != 0 {
+			fmt.Fprintf(out, "replace=%v history=%d\n", s.Replace, s.History)
+		}
 		return m.explain(out, p)
 	case *Select:
 		p, err := PlanSelect(s, m)
@@ -119,7 +123,11 @@ func (m memory) statement(out *strings.Builder, s Statement) error {
 		if err != nil {
 			return err
 		}
-		out.WriteString("explain\n")
+		fmt.Fprintf(out, "explain")
+		if s.Analyze {
+			out.WriteString(" analyze")
+		}
+		fmt.Fprintf(out, "\n")
 		return m.explain(out, p)
 	case *Drop:
 		fmt.Fprintf(out, "drop %s %s if_exists=%v cascade=%v\n", s.Kind, s.Name, s.IfExists, s.Cascade)
@@ -128,7 +136,24 @@ func (m memory) statement(out *strings.Builder, s Statement) error {
 	case *Describe:
 		fmt.Fprintf(out, "describe %s\n", s.Name)
 	case *Subscribe:
-		fmt.Fprintf(out, "subscribe %s after %d\n", s.View, s.AfterTick)
+		fmt.Fprintf(out, "subscribe %s after %d", s.View, s.AfterTick)
+		if s.AsOf > 0 {
+			fmt.Fprintf(out, " as of %d", s.AsOf)
+		}
+		fmt.Fprintln(out)
+	case *CreateIndex:
+		o, err := s.Resolve(m)
+		if err != nil {
+			return err
+		}
+		ix := Index{ID: uint64(100 + len(o.Indexes)), Name: s.Name}
+		for _, name := range s.Columns {
+			ix.Columns = append(ix.Columns, o.Columns.Index(name))
+		}
+		indexed := *o
+		indexed.Indexes = append(slices.Clone(o.Indexes), ix)
+		m[s.On] = &indexed
+		fmt.Fprintf(out, "index %s on %s %q if_not_exists=%v\n", s.Name, s.On, s.Columns, s.IfNotExists)
 	case *Set:
 		fmt.Fprintf(out, "set %s = %q default=%v\n", s.Name, s.Value, s.Default)
 	case *Transaction:

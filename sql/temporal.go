@@ -8,13 +8,14 @@ import (
 	"github.com/millrace/millrace/plan"
 )
 
-// PostgreSQL's grammar has no FOR SYSTEM_TIME AS OF. It is taken out of the text before that is parsed, blanks in its
-// place, so that every position stays what it was.
+// PostgreSQL's grammar has no FOR SYSTEM_TIME AS OF, and no AS OF TICK. They are taken out of the text before that is
+// parsed, blanks in their place, so that every position stays what it was.
 
 // extras is what was taken out of a part of the source.
 type extras struct {
-	text string       // the part, with blanks
-	asOf map[int]span // FOR SYSTEM_TIME AS OF expression, by the position of the relation's name
+	text string        // the part, with blanks
+	asOf map[int]span  // FOR SYSTEM_TIME AS OF expression, by the position of the relation's name
+	past map[int]*past // AS OF TICK n and AS OF TIMESTAMP '...', by the same
 }
 
 type span struct{ from, to int }
@@ -56,8 +57,15 @@ func takeExtras(src *source, from, to int) (*extras, error) {
 				x.asOf = map[int]span{}
 			}
 			x.asOf[c.tokens[begin-1].from] = e
-		case c.word(c.i) == "as" && c.word(c.i+1) == "of" && (c.word(c.i+2) == "tick" || strings.HasPrefix(c.word(c.i+2), "timestamp")):
-			return nil, src.unsupported(c.pos(), "a statement reads the newest tick, at least min_tick", "AS OF TICK and AS OF TIMESTAMP are not supported")
+		case c.accept("as", "of"):
+			p, err := c.past(begin)
+			if err != nil {
+				return nil, err
+			}
+			if x.past == nil {
+				x.past = map[int]*past{}
+			}
+			x.past[c.tokens[begin-1].from] = p
 		default:
 			c.i++
 			continue

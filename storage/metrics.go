@@ -63,3 +63,14 @@ func (s *Store) Metrics() Metrics {
 	m.BlobRewrites, m.DeleteOnlyCompactions = p.Compact.BlobFileRewriteCount, p.Compact.DeleteOnlyCount
 	return m
 }
+
+// DiskUsage returns about how many bytes the keys from lo up to, not including, hi take on the disk; what was written
+// lately and is in memory alone isn't counted.
+func (s *Store) DiskUsage(lo, hi []byte) (uint64, error) {
+	if err := s.enter(); err != nil {
+		return 0, err
+	}
+	defer s.leave()
+	n, err := s.db.EstimateDiskUsage(lo, hi)
+	return n, s.readError(err)
+}

@@ -22,6 +22,7 @@ type chunk struct {
 	tick   ids.Tick // being built; 0: none
 	pushed bool     // rows of it
 	bytes  int      // of encoded records so far
+	rows   uint64   // records, or rows of a stage's output, so far
 	cut    bool     // ended before the closed tick
 	logErr bool     // the error is the log's
 }
@@ -186,6 +187,7 @@ func (c *chunk) decode(b *LogBatch) error {
 	} else {
 		c.bytes += max(len(raw), 1)
 	}
+	c.rows += uint64(b.Count)
 	sc.pos.offset, sc.pos.lastTick = b.BaseOffset+ids.Offset(b.Count), b.Tick
 	sc.pos.hasEvent, sc.pos.maxEvent = sc.dec.HasEventTime, sc.dec.MaxEventTime
 	if sc.skipping {

@@ -18,6 +18,7 @@ import (
 type sourcePlan struct {
 	view  *view
 	index int // of the view's sources
+	stage int // of the plan, all of which it is; -1: it is a scan within one, or sends what one puts out
 
 	log       *logPlan // nil: it reads a stage's output
 	upView    ids.StreamID
@@ -150,7 +151,9 @@ func (g *grapher) compile() error {
 		}
 		var err error
 		if scan := onlyScan(s); scan >= 0 && !last {
-			g.sources[i], err = g.scan(s.Ops, scan, s.Exchange)
+			if g.sources[i], err = g.scan(s.Ops, scan, s.Exchange); err == nil {
+				g.sources[i].stage = i
+			}
 		} else {
 			err = g.target(i, s, last)
 		}
@@ -187,7 +190,7 @@ func (g *grapher) scan(ops []plan.Op, at int, x *plan.Exchange) (*sourcePlan, er
 	if scan == nil {
 		return nil, fault.New(fault.Corrupted, "view %q has a scan of nothing", v.name)
 	}
-	s := &sourcePlan{view: v, leaf: at, schema: ops[at].Schema, exchange: x}
+	s := &sourcePlan{view: v, stage: -1, leaf: at, schema: ops[at].Schema, exchange: x}
 	if len(ops) > 1 {
 		s.ops, s.schema = ops, ops[len(ops)-1].Schema
 	}
@@ -312,7 +315,7 @@ func (g *grapher) sourceOf(stage int) *sourcePlan {
 		return s
 	}
 	st := &g.v.plan.Stages[stage]
-	s := &sourcePlan{view: g.v, upStage: stage, schema: st.Ops[len(st.Ops)-1].Schema, exchange: st.Exchange}
+	s := &sourcePlan{view: g.v, stage: -1, upStage: stage, schema: st.Ops[len(st.Ops)-1].Schema, exchange: st.Exchange}
 	if s.exchange.Local {
 		s.exchange = nil
 	}
@@ -353,7 +356,7 @@ func (g *grapher) marksOf(stream *logPlan) *sourcePlan {
 			return s
 		}
 	}
-	s := &sourcePlan{view: g.v, log: &logPlan{stream: stream.stream, id: stream.id, born: stream.born, marks: true, events: true}}
+	s := &sourcePlan{view: g.v, stage: -1, log: &logPlan{stream: stream.stream, id: stream.id, born: stream.born, marks: true, events: true}}
 	g.add(s)
 	return s
 }
@@ -361,7 +364,7 @@ func (g *grapher) marksOf(stream *logPlan) *sourcePlan {
 // clock is the source of a stage that reads nothing: the log of no stream, which is complete as far as the partition
 // has closed.
 func (g *grapher) clock() *sourcePlan {
-	s := &sourcePlan{view: g.v, log: &logPlan{stream: &millracev1.Stream{Format: "json"}, marks: true}}
+	s := &sourcePlan{view: g.v, stage: -1, log: &logPlan{stream: &millracev1.Stream{Format: "json"}, marks: true}}
 	g.add(s)
 	return s
 }

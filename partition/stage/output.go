@@ -208,6 +208,7 @@ func (c *chunk) cutDelta() error {
 func (c *chunk) sendOutput(d *record.Delta, tick ids.Tick, part bool) error {
 	s, sc := c.source, c.scan
 	c.bytes += max(1, int(deltaBytes(d)))
+	c.rows += uint64(d.N)
 	st := &step{tick: tick, part: part, through: sc.pos.through, pos: sc.pos}
 	switch {
 	case s.frag != nil:

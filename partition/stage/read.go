@@ -8,6 +8,7 @@ import (
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/plan"
 	"github.com/millrace/millrace/record"
 	"github.com/millrace/millrace/storage"
 )
@@ -111,6 +112,30 @@ func (rt *Runtime) BeginRead(ctx context.Context, view ids.StreamID, parts []ids
 	return out, nil
 }
 
+// Oldest returns the oldest tick as of which the view can be read in all of the partitions, which must be here.
+func (rt *Runtime) Oldest(view ids.StreamID, parts []ids.PartitionID) (ids.Tick, error) {
+	var out ids.Tick
+	for _, p := range parts {
+		t, err := rt.find(view, p)
+		if err != nil {
+			return 0, err
+		}
+		out = max(out, t.view.created)
+		if t.plan.codec.layout == appended {
+			continue // its rows say when they came, and stay
+		}
+		t.mu.Lock()
+		out = max(out, t.deltas.floor)
+		t.mu.Unlock()
+	}
+	return out, nil
+}
+
+// ReadScan is Read for a scan, whose key prefix says which rows are wanted at least.
+func (rt *Runtime) ReadScan(ctx context.Context, view ids.StreamID, p ids.PartitionID, tick ids.Tick, scan *plan.Scan, fn func(*record.Delta) error) error {
+	return rt.Read(ctx, view, p, tick, scan.KeyPrefix, fn)
+}
+
 // Read hands the view's rows in a partition, exactly as of a tick, to fn, in batches of all the plan's output columns;
 // Weights is nil when all are 1. prefix, if any, is values of the leading key columns: only rows with these are read.
 // fn must not keep the delta. It waits for the tick.
@@ -156,7 +181,8 @@ type undo struct {
 func (t *target) later(r storage.Reader, tick ids.Tick) ([]tickDelta, error) {
 	deltas, all, err := t.deltas.between(r, tick, maxTick, undoBytes)
 	if err == nil && !all {
-		err = t.deltas.notRetained(tick)
+		err = fault.New(fault.NotFound, "more than %d MiB of changes have come since tick %d in partition %d; read a newer one", undoBytes>>20, tick, t.p).
+			WithReason(ReasonTickNotRetained)
 	}
 	return deltas, err
 }
@@ -321,9 +347,6 @@ func (t *target) openScan(tick ids.Tick, prefix []byte) (*rowScan, error) {
 		if later, err = t.later(snap.snap, tick); err != nil {
 			defer t.releaseSnapshot(snap)
 		}
-	} else if err == nil && t.plan.last && tick < t.deltas.floor {
-		defer t.releaseSnapshot(snap)
-		err = t.deltas.notRetained(tick)
 	}
 	t.mu.Unlock()
 	if err != nil {

@@ -39,6 +39,8 @@ type source struct {
 	// durable is how far each target partition of each consumer will never ask again; 0 until it says so.
 	durable [][]ids.Offset
 	low     atomic.Uint64 // the least of durable
+	opRows  []uint64      // by operator, as of the last chunk
+	rowsIn  uint64        // read
 	behind  atomic.Uint64 // everything of up's output to this tick has been read by all that read here
 	waiting atomic.Bool   // some reader waits for up to have come to the view's beginning
 
@@ -143,6 +145,7 @@ func (s *source) run() bool {
 	err := c.read()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.measure(c)
 	s.reading = nil
 	if s.stopped {
 		sc.out.close()
@@ -160,6 +163,14 @@ func (s *source) run() bool {
 	s.merge(sc)
 	s.noteBehind()
 	return true // choose says whether there is more
+}
+
+// measure notes what a chunk has done. Called with mu held.
+func (s *source) measure(c *chunk) {
+	s.rowsIn += c.rows
+	if s.frag != nil {
+		s.opRows = s.frag.OpRows(s.opRows[:0])
+	}
 }
 
 // closed is the tick up to which what the source reads is final and here.

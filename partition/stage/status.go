@@ -17,7 +17,10 @@ const (
 )
 
 // Stats tells how this node's partitions of every view are doing, by view id. The tick is the least of theirs.
-func (rt *Runtime) Stats() []*internalv1.ViewStats {
+func (rt *Runtime) Stats() []*internalv1.ViewStats { return rt.DetailedStats(0) }
+
+// DetailedStats is Stats; of the view detail it tells too what each operator keeps, which reads some of its state.
+func (rt *Runtime) DetailedStats(detail ids.StreamID) []*internalv1.ViewStats {
 	rt.mu.Lock()
 	views := make([]*view, 0, len(rt.views))
 	for _, v := range rt.views {
@@ -36,6 +39,9 @@ func (rt *Runtime) Stats() []*internalv1.ViewStats {
 	out := make([]*internalv1.ViewStats, len(views))
 	for i, v := range views {
 		out[i] = v.stats(targets[v.id], sources[v.id])
+		if v.id == detail {
+			v.addKept(out[i], targets[v.id])
+		}
 	}
 	return out
 }
@@ -43,19 +49,27 @@ func (rt *Runtime) Stats() []*internalv1.ViewStats {
 func (v *view) stats(targets []*target, sources []*source) *internalv1.ViewStats {
 	st := &internalv1.ViewStats{View: uint64(v.id), State: StateLive, Progress: 1}
 	stages := map[int]*internalv1.StageStats{}
-	for _, t := range v.targets {
-		g := &internalv1.StageStats{Stage: uint32(t.index), Tick: math.MaxUint64}
-		for _, in := range t.inputs {
-			if in.leaf >= 0 {
-				g.Inputs = append(g.Inputs, &internalv1.InputStats{Op: uint32(in.leaf)})
+	for i := range v.plan.Stages {
+		g := &internalv1.StageStats{Stage: uint32(i), Tick: math.MaxUint64, Source: true, OpRows: make([]uint64, len(v.plan.Stages[i].Ops))}
+		if t := v.targetOf(i); t != nil {
+			g.Source = false
+			for _, in := range t.inputs {
+				if in.leaf >= 0 {
+					g.Inputs = append(g.Inputs, &internalv1.InputStats{Op: uint32(in.leaf)})
+				}
 			}
 		}
-		stages[t.index] = g
+		stages[i] = g
 		st.Stages = append(st.Stages, g)
 	}
 	for _, t := range targets {
 		if done := t.addTo(st, stages[t.plan.index]); done < v.created {
 			st.State = StateBackfilling
+		}
+	}
+	for _, s := range sources {
+		if g := stages[s.plan.stage]; g != nil {
+			s.addTo(g)
 		}
 	}
 	for _, g := range st.Stages {
@@ -73,6 +87,46 @@ func (v *view) stats(targets []*target, sources []*source) *internalv1.ViewStats
 		st.State, st.LastError = StateFailed, *reason
 	}
 	return st
+}
+
+// addTo adds one partition's figures to those of its stage.
+func (s *source) addTo(stage *internalv1.StageStats) {
+	done := s.closed()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stage.RowsIn += s.rowsIn
+	for i, n := range s.opRows {
+		stage.OpRows[i] += n
+		if i == len(s.opRows)-1 {
+			stage.RowsOut += n
+		}
+	}
+	if s.plan.ops == nil {
+		stage.RowsOut += s.rowsIn
+		stage.OpRows[0] += s.rowsIn
+	}
+	low := maxTick
+	for _, r := range s.readers {
+		low = min(low, r.pos.through)
+	}
+	if low == maxTick {
+		low = done // nobody reads it here now
+	}
+	if uint64(low) < stage.Tick {
+		stage.Tick, stage.Slowest = uint64(low), uint32(s.p)
+	}
+	if s.up == nil && s.plan.log.id != 0 {
+		_, end, err := s.rt.logs.End(s.p, s.plan.log.id)
+		at := end
+		for _, r := range s.readers {
+			if r.pos.through < done {
+				at = min(at, r.pos.offset)
+			}
+		}
+		if err == nil && at < end {
+			stage.Backlog += uint64(end - at)
+		}
+	}
 }
 
 // addTo adds one partition's figures to those of its view and stage and returns its tick.
@@ -101,14 +155,69 @@ func (t *target) addTo(st *internalv1.ViewStats, stage *internalv1.StageStats) i
 			n++
 		}
 	}
+	if t.frag != nil {
+		for i, rows := range t.frag.OpRows(nil) {
+			stage.OpRows[i] += rows
+		}
+	}
 	done := t.applied
 	if t.group != nil { // else the view has failed
 		t.group.mu.Lock()
 		done = max(done, t.group.doneOf(t))
+		stage.QueuedBytes += uint64(max(0, t.queued))
+		stage.Blocked = stage.Blocked || t.blocked
 		t.group.mu.Unlock()
 	}
-	stage.Tick = min(stage.Tick, uint64(done))
+	if uint64(done) < stage.Tick {
+		stage.Tick, stage.Slowest = uint64(done), uint32(t.p)
+	}
 	return done
+}
+
+// keptEntries bounds the entries of one operator's state in one partition that addKept reads.
+const keptEntries = 1 << 16
+
+// addKept adds what each operator keeps: exactly, where that is little, else what it is on the disk.
+func (v *view) addKept(st *internalv1.ViewStats, targets []*target) {
+	for _, g := range st.Stages {
+		g.OpBytes = make([]uint64, len(g.OpRows))
+	}
+	for _, t := range targets {
+		for op := range t.plan.ops {
+			n, err := t.keptBy(byte(op))
+			if err != nil {
+				t.rt.log.Info("what an operator keeps can't be read now", "view", v.name, "partition", t.p, "error", err)
+				return
+			}
+			st.Stages[t.plan.index].OpBytes[op] += n
+		}
+	}
+}
+
+// keptBy returns how many bytes of state an operator has stored.
+func (t *target) keptBy(op byte) (uint64, error) {
+	lo, hi := prefixRange(append(t.prefix(spaceState), op))
+	it, err := t.rt.store.Iter(lo, hi)
+	if err != nil {
+		return 0, err
+	}
+	var bytes uint64
+	entries := 0
+	ok := it.First()
+	for ; ok && entries < keptEntries; ok = it.Next() {
+		bytes += uint64(len(it.Key()) + len(it.Value()))
+		entries++
+	}
+	if err := it.Close(); err != nil || !ok {
+		return bytes, err
+	}
+	if d, known := t.rt.store.(interface {
+		DiskUsage(lo, hi []byte) (uint64, error)
+	}); known {
+		n, err := d.DiskUsage(lo, hi)
+		return max(bytes, n), err
+	}
+	return bytes, nil
 }
 
 // progressOf is the share of the history that the sources have read of the logs for all their readers: offsets read by

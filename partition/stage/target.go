@@ -424,7 +424,11 @@ func (t *target) trim(b *storage.Batch) {
 		low = min(low, ids.Tick(s.low.Load()))
 	}
 	if t.plan.last {
-		t.deltas.write(b, t.applied, t.rt.cfg.RetainTicks, int64(t.rt.share(t.rt.cfg.RetainBytes)), low)
+		retain := t.rt.cfg.RetainTicks
+		if h := t.view.def.HistoryUs; h > 0 {
+			retain = ids.Tick(h)
+		}
+		t.deltas.write(b, t.applied, retain, int64(t.rt.share(t.rt.cfg.RetainBytes)), low)
 		return
 	}
 	// Dropped too early it would be computed again and again: what bounds it is the room on the disk, without which

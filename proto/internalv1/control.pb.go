@@ -94,6 +94,10 @@ type Command struct {
 	//	*Command_RestartView
 	//	*Command_ForcePartition
 	//	*Command_ForceMajority
+	//	*Command_SwapView
+	//	*Command_DropReplaced
+	//	*Command_CreateIndex
+	//	*Command_DropIndex
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -274,6 +278,42 @@ func (x *Command) GetForceMajority() *ForceMajority {
 	return nil
 }
 
+func (x *Command) GetSwapView() *SwapView {
+	if x != nil {
+		if x, ok := x.Op.(*Command_SwapView); ok {
+			return x.SwapView
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDropReplaced() *DropReplaced {
+	if x != nil {
+		if x, ok := x.Op.(*Command_DropReplaced); ok {
+			return x.DropReplaced
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCreateIndex() *CreateIndex {
+	if x != nil {
+		if x, ok := x.Op.(*Command_CreateIndex); ok {
+			return x.CreateIndex
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDropIndex() *DropIndex {
+	if x != nil {
+		if x, ok := x.Op.(*Command_DropIndex); ok {
+			return x.DropIndex
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -330,6 +370,22 @@ type Command_ForceMajority struct {
 	ForceMajority *ForceMajority `protobuf:"bytes,42,opt,name=force_majority,json=forceMajority,proto3,oneof"`
 }
 
+type Command_SwapView struct {
+	SwapView *SwapView `protobuf:"bytes,50,opt,name=swap_view,json=swapView,proto3,oneof"`
+}
+
+type Command_DropReplaced struct {
+	DropReplaced *DropReplaced `protobuf:"bytes,51,opt,name=drop_replaced,json=dropReplaced,proto3,oneof"`
+}
+
+type Command_CreateIndex struct {
+	CreateIndex *CreateIndex `protobuf:"bytes,52,opt,name=create_index,json=createIndex,proto3,oneof"`
+}
+
+type Command_DropIndex struct {
+	DropIndex *DropIndex `protobuf:"bytes,53,opt,name=drop_index,json=dropIndex,proto3,oneof"`
+}
+
 func (*Command_Bootstrap) isCommand_Op() {}
 
 func (*Command_RegisterMember) isCommand_Op() {}
@@ -355,6 +411,14 @@ func (*Command_RestartView) isCommand_Op() {}
 func (*Command_ForcePartition) isCommand_Op() {}
 
 func (*Command_ForceMajority) isCommand_Op() {}
+
+func (*Command_SwapView) isCommand_Op() {}
+
+func (*Command_DropReplaced) isCommand_Op() {}
+
+func (*Command_CreateIndex) isCommand_Op() {}
+
+func (*Command_DropIndex) isCommand_Op() {}
 
 // Bootstrap makes the cluster, with one member that holds every partition. Refused when there is a cluster already.
 type Bootstrap struct {
@@ -647,6 +711,7 @@ type CreateView struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Def           *ViewDef               `protobuf:"bytes,1,opt,name=def,proto3" json:"def,omitempty"` // id and created_tick are given by the applier
 	IfNotExists   bool                   `protobuf:"varint,2,opt,name=if_not_exists,json=ifNotExists,proto3" json:"if_not_exists,omitempty"`
+	Replace       bool                   `protobuf:"varint,3,opt,name=replace,proto3" json:"replace,omitempty"` // a view of the name, if there is one; see SwapView
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -695,6 +760,224 @@ func (x *CreateView) GetIfNotExists() bool {
 	return false
 }
 
+func (x *CreateView) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
+// SwapView lets a view that was built beside another one take its name. Nothing happens when there is no view of this id
+// that waits for it. Refused while other views read the old one.
+type SwapView struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // of the new one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SwapView) Reset() {
+	*x = SwapView{}
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SwapView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SwapView) ProtoMessage() {}
+
+func (x *SwapView) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SwapView.ProtoReflect.Descriptor instead.
+func (*SwapView) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SwapView) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+// DropReplaced drops a view that another one has replaced, by its id. Nothing happens when there is none.
+type DropReplaced struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropReplaced) Reset() {
+	*x = DropReplaced{}
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropReplaced) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropReplaced) ProtoMessage() {}
+
+func (x *DropReplaced) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropReplaced.ProtoReflect.Descriptor instead.
+func (*DropReplaced) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DropReplaced) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+type CreateIndex struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	On            string                 `protobuf:"bytes,1,opt,name=on,proto3" json:"on,omitempty"`          // a view's or table's name
+	Object        uint64                 `protobuf:"varint,2,opt,name=object,proto3" json:"object,omitempty"` // its id
+	Def           *IndexDef              `protobuf:"bytes,3,opt,name=def,proto3" json:"def,omitempty"`        // id is given by the applier
+	IfNotExists   bool                   `protobuf:"varint,4,opt,name=if_not_exists,json=ifNotExists,proto3" json:"if_not_exists,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateIndex) Reset() {
+	*x = CreateIndex{}
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateIndex) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateIndex) ProtoMessage() {}
+
+func (x *CreateIndex) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateIndex.ProtoReflect.Descriptor instead.
+func (*CreateIndex) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *CreateIndex) GetOn() string {
+	if x != nil {
+		return x.On
+	}
+	return ""
+}
+
+func (x *CreateIndex) GetObject() uint64 {
+	if x != nil {
+		return x.Object
+	}
+	return 0
+}
+
+func (x *CreateIndex) GetDef() *IndexDef {
+	if x != nil {
+		return x.Def
+	}
+	return nil
+}
+
+func (x *CreateIndex) GetIfNotExists() bool {
+	if x != nil {
+		return x.IfNotExists
+	}
+	return false
+}
+
+type DropIndex struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	IfExists      bool                   `protobuf:"varint,2,opt,name=if_exists,json=ifExists,proto3" json:"if_exists,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropIndex) Reset() {
+	*x = DropIndex{}
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropIndex) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropIndex) ProtoMessage() {}
+
+func (x *DropIndex) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropIndex.ProtoReflect.Descriptor instead.
+func (*DropIndex) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DropIndex) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DropIndex) GetIfExists() bool {
+	if x != nil {
+		return x.IfExists
+	}
+	return false
+}
+
 type CreateTable struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Log           *StreamDef             `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"` // ids and created_tick are given by the applier
@@ -705,7 +988,7 @@ type CreateTable struct {
 
 func (x *CreateTable) Reset() {
 	*x = CreateTable{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[7]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +1000,7 @@ func (x *CreateTable) String() string {
 func (*CreateTable) ProtoMessage() {}
 
 func (x *CreateTable) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[7]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +1013,7 @@ func (x *CreateTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTable.ProtoReflect.Descriptor instead.
 func (*CreateTable) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateTable) GetLog() *StreamDef {
@@ -759,7 +1042,7 @@ type RestartView struct {
 
 func (x *RestartView) Reset() {
 	*x = RestartView{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[8]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +1054,7 @@ func (x *RestartView) String() string {
 func (*RestartView) ProtoMessage() {}
 
 func (x *RestartView) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[8]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +1067,7 @@ func (x *RestartView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartView.ProtoReflect.Descriptor instead.
 func (*RestartView) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RestartView) GetId() uint64 {
@@ -813,7 +1096,7 @@ type DropObjects struct {
 
 func (x *DropObjects) Reset() {
 	*x = DropObjects{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[9]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +1108,7 @@ func (x *DropObjects) String() string {
 func (*DropObjects) ProtoMessage() {}
 
 func (x *DropObjects) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[9]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +1121,7 @@ func (x *DropObjects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropObjects.ProtoReflect.Descriptor instead.
 func (*DropObjects) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DropObjects) GetNames() []string {
@@ -880,7 +1163,7 @@ type SetPartition struct {
 
 func (x *SetPartition) Reset() {
 	*x = SetPartition{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[10]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +1175,7 @@ func (x *SetPartition) String() string {
 func (*SetPartition) ProtoMessage() {}
 
 func (x *SetPartition) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[10]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1188,7 @@ func (x *SetPartition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPartition.ProtoReflect.Descriptor instead.
 func (*SetPartition) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SetPartition) GetChanges() []*PartitionChange {
@@ -927,7 +1210,7 @@ type PartitionChange struct {
 
 func (x *PartitionChange) Reset() {
 	*x = PartitionChange{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[11]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +1222,7 @@ func (x *PartitionChange) String() string {
 func (*PartitionChange) ProtoMessage() {}
 
 func (x *PartitionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[11]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +1235,7 @@ func (x *PartitionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionChange.ProtoReflect.Descriptor instead.
 func (*PartitionChange) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PartitionChange) GetConfig() *PartitionConfig {
@@ -995,7 +1278,7 @@ type ForcePartition struct {
 
 func (x *ForcePartition) Reset() {
 	*x = ForcePartition{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[12]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1290,7 @@ func (x *ForcePartition) String() string {
 func (*ForcePartition) ProtoMessage() {}
 
 func (x *ForcePartition) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[12]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1303,7 @@ func (x *ForcePartition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForcePartition.ProtoReflect.Descriptor instead.
 func (*ForcePartition) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ForcePartition) GetConfig() *PartitionConfig {
@@ -1049,7 +1332,7 @@ type ForceMajority struct {
 
 func (x *ForceMajority) Reset() {
 	*x = ForceMajority{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1344,7 @@ func (x *ForceMajority) String() string {
 func (*ForceMajority) ProtoMessage() {}
 
 func (x *ForceMajority) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[13]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1357,7 @@ func (x *ForceMajority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForceMajority.ProtoReflect.Descriptor instead.
 func (*ForceMajority) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ForceMajority) GetVoter() string {
@@ -1101,7 +1384,7 @@ type ReserveTicks struct {
 
 func (x *ReserveTicks) Reset() {
 	*x = ReserveTicks{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1396,7 @@ func (x *ReserveTicks) String() string {
 func (*ReserveTicks) ProtoMessage() {}
 
 func (x *ReserveTicks) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[14]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1409,7 @@ func (x *ReserveTicks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveTicks.ProtoReflect.Descriptor instead.
 func (*ReserveTicks) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReserveTicks) GetCeiling() uint64 {
@@ -1152,7 +1435,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1447,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[15]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1460,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CommandResult) GetIndex() uint64 {
@@ -1248,7 +1531,7 @@ type PartitionRefusal struct {
 
 func (x *PartitionRefusal) Reset() {
 	*x = PartitionRefusal{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +1543,7 @@ func (x *PartitionRefusal) String() string {
 func (*PartitionRefusal) ProtoMessage() {}
 
 func (x *PartitionRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[16]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +1556,7 @@ func (x *PartitionRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionRefusal.ProtoReflect.Descriptor instead.
 func (*PartitionRefusal) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PartitionRefusal) GetPartition() uint32 {
@@ -1314,7 +1597,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1609,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[17]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1622,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -1365,7 +1648,7 @@ type ProposeResponse struct {
 
 func (x *ProposeResponse) Reset() {
 	*x = ProposeResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1660,7 @@ func (x *ProposeResponse) String() string {
 func (*ProposeResponse) ProtoMessage() {}
 
 func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[18]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1673,7 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
 func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ProposeResponse) GetResult() *CommandResult {
@@ -1424,7 +1707,7 @@ type NodeReport struct {
 
 func (x *NodeReport) Reset() {
 	*x = NodeReport{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1719,7 @@ func (x *NodeReport) String() string {
 func (*NodeReport) ProtoMessage() {}
 
 func (x *NodeReport) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[19]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1732,7 @@ func (x *NodeReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReport.ProtoReflect.Descriptor instead.
 func (*NodeReport) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *NodeReport) GetNode() string {
@@ -1572,7 +1855,7 @@ type ReplicaProgress struct {
 
 func (x *ReplicaProgress) Reset() {
 	*x = ReplicaProgress{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +1867,7 @@ func (x *ReplicaProgress) String() string {
 func (*ReplicaProgress) ProtoMessage() {}
 
 func (x *ReplicaProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[20]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +1880,7 @@ func (x *ReplicaProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaProgress.ProtoReflect.Descriptor instead.
 func (*ReplicaProgress) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReplicaProgress) GetPartition() uint32 {
@@ -1661,7 +1944,7 @@ type HeldReplica struct {
 
 func (x *HeldReplica) Reset() {
 	*x = HeldReplica{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1673,7 +1956,7 @@ func (x *HeldReplica) String() string {
 func (*HeldReplica) ProtoMessage() {}
 
 func (x *HeldReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[21]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1686,7 +1969,7 @@ func (x *HeldReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldReplica.ProtoReflect.Descriptor instead.
 func (*HeldReplica) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *HeldReplica) GetPartition() uint32 {
@@ -1721,7 +2004,7 @@ type TickNotice struct {
 
 func (x *TickNotice) Reset() {
 	*x = TickNotice{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +2016,7 @@ func (x *TickNotice) String() string {
 func (*TickNotice) ProtoMessage() {}
 
 func (x *TickNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[22]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +2029,7 @@ func (x *TickNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TickNotice.ProtoReflect.Descriptor instead.
 func (*TickNotice) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TickNotice) GetTick() uint64 {
@@ -1779,7 +2062,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1791,7 +2074,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[23]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1804,7 +2087,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PingRequest) GetNode() string {
@@ -1824,7 +2107,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +2119,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[24]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +2132,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PingResponse) GetNode() string {
@@ -1874,7 +2157,7 @@ type BarrierRequest struct {
 
 func (x *BarrierRequest) Reset() {
 	*x = BarrierRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +2169,7 @@ func (x *BarrierRequest) String() string {
 func (*BarrierRequest) ProtoMessage() {}
 
 func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[25]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +2182,7 @@ func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierRequest.ProtoReflect.Descriptor instead.
 func (*BarrierRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 type BarrierResponse struct {
@@ -1912,7 +2195,7 @@ type BarrierResponse struct {
 
 func (x *BarrierResponse) Reset() {
 	*x = BarrierResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1924,7 +2207,7 @@ func (x *BarrierResponse) String() string {
 func (*BarrierResponse) ProtoMessage() {}
 
 func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[26]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1937,7 +2220,7 @@ func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierResponse.ProtoReflect.Descriptor instead.
 func (*BarrierResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *BarrierResponse) GetIndex() uint64 {
@@ -1962,7 +2245,7 @@ type OverviewRequest struct {
 
 func (x *OverviewRequest) Reset() {
 	*x = OverviewRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2257,7 @@ func (x *OverviewRequest) String() string {
 func (*OverviewRequest) ProtoMessage() {}
 
 func (x *OverviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[27]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2270,7 @@ func (x *OverviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverviewRequest.ProtoReflect.Descriptor instead.
 func (*OverviewRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 type ClusterOverview struct {
@@ -2004,7 +2287,7 @@ type ClusterOverview struct {
 
 func (x *ClusterOverview) Reset() {
 	*x = ClusterOverview{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2299,7 @@ func (x *ClusterOverview) String() string {
 func (*ClusterOverview) ProtoMessage() {}
 
 func (x *ClusterOverview) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[28]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2312,7 @@ func (x *ClusterOverview) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterOverview.ProtoReflect.Descriptor instead.
 func (*ClusterOverview) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ClusterOverview) GetLeader() string {
@@ -2086,7 +2369,7 @@ type MemberStatus struct {
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2381,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[29]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2394,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *MemberStatus) GetId() string {
@@ -2157,7 +2440,7 @@ type PartitionMove struct {
 
 func (x *PartitionMove) Reset() {
 	*x = PartitionMove{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2452,7 @@ func (x *PartitionMove) String() string {
 func (*PartitionMove) ProtoMessage() {}
 
 func (x *PartitionMove) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[30]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2465,7 @@ func (x *PartitionMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionMove.ProtoReflect.Descriptor instead.
 func (*PartitionMove) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PartitionMove) GetPartition() uint32 {
@@ -2245,7 +2528,7 @@ type RecoverPartitionRequest struct {
 
 func (x *RecoverPartitionRequest) Reset() {
 	*x = RecoverPartitionRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2257,7 +2540,7 @@ func (x *RecoverPartitionRequest) String() string {
 func (*RecoverPartitionRequest) ProtoMessage() {}
 
 func (x *RecoverPartitionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[31]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2270,7 +2553,7 @@ func (x *RecoverPartitionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverPartitionRequest.ProtoReflect.Descriptor instead.
 func (*RecoverPartitionRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RecoverPartitionRequest) GetPartition() uint32 {
@@ -2303,7 +2586,7 @@ type RecoverPartitionResponse struct {
 
 func (x *RecoverPartitionResponse) Reset() {
 	*x = RecoverPartitionResponse{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2315,7 +2598,7 @@ func (x *RecoverPartitionResponse) String() string {
 func (*RecoverPartitionResponse) ProtoMessage() {}
 
 func (x *RecoverPartitionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[32]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2328,7 +2611,7 @@ func (x *RecoverPartitionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverPartitionResponse.ProtoReflect.Descriptor instead.
 func (*RecoverPartitionResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RecoverPartitionResponse) GetLoss() string {
@@ -2348,7 +2631,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[33]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2360,7 +2643,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[33]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2373,7 +2656,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RemoveMemberRequest) GetNode() string {
@@ -2406,7 +2689,7 @@ type RaftSnapshot struct {
 
 func (x *RaftSnapshot) Reset() {
 	*x = RaftSnapshot{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[34]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2418,7 +2701,7 @@ func (x *RaftSnapshot) String() string {
 func (*RaftSnapshot) ProtoMessage() {}
 
 func (x *RaftSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[34]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2431,7 +2714,7 @@ func (x *RaftSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftSnapshot.ProtoReflect.Descriptor instead.
 func (*RaftSnapshot) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{34}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RaftSnapshot) GetVersion() uint32 {
@@ -2493,7 +2776,7 @@ type KnownPeers struct {
 
 func (x *KnownPeers) Reset() {
 	*x = KnownPeers{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[35]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2505,7 +2788,7 @@ func (x *KnownPeers) String() string {
 func (*KnownPeers) ProtoMessage() {}
 
 func (x *KnownPeers) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[35]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2518,7 +2801,7 @@ func (x *KnownPeers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownPeers.ProtoReflect.Descriptor instead.
 func (*KnownPeers) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{35}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *KnownPeers) GetGossip() []string {
@@ -2541,7 +2824,7 @@ type GossipMeta struct {
 
 func (x *GossipMeta) Reset() {
 	*x = GossipMeta{}
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[36]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2553,7 +2836,7 @@ func (x *GossipMeta) String() string {
 func (*GossipMeta) ProtoMessage() {}
 
 func (x *GossipMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_control_proto_msgTypes[36]
+	mi := &file_millrace_internal_v1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2566,7 +2849,7 @@ func (x *GossipMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GossipMeta.ProtoReflect.Descriptor instead.
 func (*GossipMeta) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{36}
+	return file_millrace_internal_v1_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GossipMeta) GetClusterId() string {
@@ -2601,7 +2884,8 @@ var File_millrace_internal_v1_control_proto protoreflect.FileDescriptor
 
 const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\"millrace/internal/v1/control.proto\x12\x14millrace.internal.v1\x1a millrace/internal/v1/state.proto\"\xa2\b\n" +
+	"\"millrace/internal/v1/control.proto\x12\x14millrace.internal.v1\x1a millrace/internal/v1/state.proto\"\xb6\n" +
+	"\n" +
 	"\aCommand\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x17\n" +
 	"\atime_us\x18\x02 \x01(\x04R\x06timeUs\x12\x12\n" +
@@ -2620,7 +2904,12 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\fcreate_table\x18\x13 \x01(\v2!.millrace.internal.v1.CreateTableH\x00R\vcreateTable\x12F\n" +
 	"\frestart_view\x18( \x01(\v2!.millrace.internal.v1.RestartViewH\x00R\vrestartView\x12O\n" +
 	"\x0fforce_partition\x18) \x01(\v2$.millrace.internal.v1.ForcePartitionH\x00R\x0eforcePartition\x12L\n" +
-	"\x0eforce_majority\x18* \x01(\v2#.millrace.internal.v1.ForceMajorityH\x00R\rforceMajorityB\x04\n" +
+	"\x0eforce_majority\x18* \x01(\v2#.millrace.internal.v1.ForceMajorityH\x00R\rforceMajority\x12=\n" +
+	"\tswap_view\x182 \x01(\v2\x1e.millrace.internal.v1.SwapViewH\x00R\bswapView\x12I\n" +
+	"\rdrop_replaced\x183 \x01(\v2\".millrace.internal.v1.DropReplacedH\x00R\fdropReplaced\x12F\n" +
+	"\fcreate_index\x184 \x01(\v2!.millrace.internal.v1.CreateIndexH\x00R\vcreateIndex\x12@\n" +
+	"\n" +
+	"drop_index\x185 \x01(\v2\x1f.millrace.internal.v1.DropIndexH\x00R\tdropIndexB\x04\n" +
 	"\x02op\"\xa5\x01\n" +
 	"\tBootstrap\x12\x1d\n" +
 	"\n" +
@@ -2641,11 +2930,24 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"e\n" +
 	"\fCreateStream\x121\n" +
 	"\x03def\x18\x01 \x01(\v2\x1f.millrace.internal.v1.StreamDefR\x03def\x12\"\n" +
-	"\rif_not_exists\x18\x02 \x01(\bR\vifNotExists\"a\n" +
+	"\rif_not_exists\x18\x02 \x01(\bR\vifNotExists\"{\n" +
 	"\n" +
 	"CreateView\x12/\n" +
 	"\x03def\x18\x01 \x01(\v2\x1d.millrace.internal.v1.ViewDefR\x03def\x12\"\n" +
-	"\rif_not_exists\x18\x02 \x01(\bR\vifNotExists\"d\n" +
+	"\rif_not_exists\x18\x02 \x01(\bR\vifNotExists\x12\x18\n" +
+	"\areplace\x18\x03 \x01(\bR\areplace\"\x1a\n" +
+	"\bSwapView\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\x1e\n" +
+	"\fDropReplaced\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\x8b\x01\n" +
+	"\vCreateIndex\x12\x0e\n" +
+	"\x02on\x18\x01 \x01(\tR\x02on\x12\x16\n" +
+	"\x06object\x18\x02 \x01(\x04R\x06object\x120\n" +
+	"\x03def\x18\x03 \x01(\v2\x1e.millrace.internal.v1.IndexDefR\x03def\x12\"\n" +
+	"\rif_not_exists\x18\x04 \x01(\bR\vifNotExists\"<\n" +
+	"\tDropIndex\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
+	"\tif_exists\x18\x02 \x01(\bR\bifExists\"d\n" +
 	"\vCreateTable\x121\n" +
 	"\x03log\x18\x01 \x01(\v2\x1f.millrace.internal.v1.StreamDefR\x03log\x12\"\n" +
 	"\rif_not_exists\x18\x02 \x01(\bR\vifNotExists\"@\n" +
@@ -2821,7 +3123,7 @@ func file_millrace_internal_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_internal_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_internal_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_millrace_internal_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_millrace_internal_v1_control_proto_goTypes = []any{
 	(ObjectKind)(0),                  // 0: millrace.internal.v1.ObjectKind
 	(*Command)(nil),                  // 1: millrace.internal.v1.Command
@@ -2831,41 +3133,46 @@ var file_millrace_internal_v1_control_proto_goTypes = []any{
 	(*RemoveMember)(nil),             // 5: millrace.internal.v1.RemoveMember
 	(*CreateStream)(nil),             // 6: millrace.internal.v1.CreateStream
 	(*CreateView)(nil),               // 7: millrace.internal.v1.CreateView
-	(*CreateTable)(nil),              // 8: millrace.internal.v1.CreateTable
-	(*RestartView)(nil),              // 9: millrace.internal.v1.RestartView
-	(*DropObjects)(nil),              // 10: millrace.internal.v1.DropObjects
-	(*SetPartition)(nil),             // 11: millrace.internal.v1.SetPartition
-	(*PartitionChange)(nil),          // 12: millrace.internal.v1.PartitionChange
-	(*ForcePartition)(nil),           // 13: millrace.internal.v1.ForcePartition
-	(*ForceMajority)(nil),            // 14: millrace.internal.v1.ForceMajority
-	(*ReserveTicks)(nil),             // 15: millrace.internal.v1.ReserveTicks
-	(*CommandResult)(nil),            // 16: millrace.internal.v1.CommandResult
-	(*PartitionRefusal)(nil),         // 17: millrace.internal.v1.PartitionRefusal
-	(*ProposeRequest)(nil),           // 18: millrace.internal.v1.ProposeRequest
-	(*ProposeResponse)(nil),          // 19: millrace.internal.v1.ProposeResponse
-	(*NodeReport)(nil),               // 20: millrace.internal.v1.NodeReport
-	(*ReplicaProgress)(nil),          // 21: millrace.internal.v1.ReplicaProgress
-	(*HeldReplica)(nil),              // 22: millrace.internal.v1.HeldReplica
-	(*TickNotice)(nil),               // 23: millrace.internal.v1.TickNotice
-	(*PingRequest)(nil),              // 24: millrace.internal.v1.PingRequest
-	(*PingResponse)(nil),             // 25: millrace.internal.v1.PingResponse
-	(*BarrierRequest)(nil),           // 26: millrace.internal.v1.BarrierRequest
-	(*BarrierResponse)(nil),          // 27: millrace.internal.v1.BarrierResponse
-	(*OverviewRequest)(nil),          // 28: millrace.internal.v1.OverviewRequest
-	(*ClusterOverview)(nil),          // 29: millrace.internal.v1.ClusterOverview
-	(*MemberStatus)(nil),             // 30: millrace.internal.v1.MemberStatus
-	(*PartitionMove)(nil),            // 31: millrace.internal.v1.PartitionMove
-	(*RecoverPartitionRequest)(nil),  // 32: millrace.internal.v1.RecoverPartitionRequest
-	(*RecoverPartitionResponse)(nil), // 33: millrace.internal.v1.RecoverPartitionResponse
-	(*RemoveMemberRequest)(nil),      // 34: millrace.internal.v1.RemoveMemberRequest
-	(*RaftSnapshot)(nil),             // 35: millrace.internal.v1.RaftSnapshot
-	(*KnownPeers)(nil),               // 36: millrace.internal.v1.KnownPeers
-	(*GossipMeta)(nil),               // 37: millrace.internal.v1.GossipMeta
-	(*Member)(nil),                   // 38: millrace.internal.v1.Member
-	(MemberState)(0),                 // 39: millrace.internal.v1.MemberState
-	(*StreamDef)(nil),                // 40: millrace.internal.v1.StreamDef
-	(*ViewDef)(nil),                  // 41: millrace.internal.v1.ViewDef
-	(*PartitionConfig)(nil),          // 42: millrace.internal.v1.PartitionConfig
+	(*SwapView)(nil),                 // 8: millrace.internal.v1.SwapView
+	(*DropReplaced)(nil),             // 9: millrace.internal.v1.DropReplaced
+	(*CreateIndex)(nil),              // 10: millrace.internal.v1.CreateIndex
+	(*DropIndex)(nil),                // 11: millrace.internal.v1.DropIndex
+	(*CreateTable)(nil),              // 12: millrace.internal.v1.CreateTable
+	(*RestartView)(nil),              // 13: millrace.internal.v1.RestartView
+	(*DropObjects)(nil),              // 14: millrace.internal.v1.DropObjects
+	(*SetPartition)(nil),             // 15: millrace.internal.v1.SetPartition
+	(*PartitionChange)(nil),          // 16: millrace.internal.v1.PartitionChange
+	(*ForcePartition)(nil),           // 17: millrace.internal.v1.ForcePartition
+	(*ForceMajority)(nil),            // 18: millrace.internal.v1.ForceMajority
+	(*ReserveTicks)(nil),             // 19: millrace.internal.v1.ReserveTicks
+	(*CommandResult)(nil),            // 20: millrace.internal.v1.CommandResult
+	(*PartitionRefusal)(nil),         // 21: millrace.internal.v1.PartitionRefusal
+	(*ProposeRequest)(nil),           // 22: millrace.internal.v1.ProposeRequest
+	(*ProposeResponse)(nil),          // 23: millrace.internal.v1.ProposeResponse
+	(*NodeReport)(nil),               // 24: millrace.internal.v1.NodeReport
+	(*ReplicaProgress)(nil),          // 25: millrace.internal.v1.ReplicaProgress
+	(*HeldReplica)(nil),              // 26: millrace.internal.v1.HeldReplica
+	(*TickNotice)(nil),               // 27: millrace.internal.v1.TickNotice
+	(*PingRequest)(nil),              // 28: millrace.internal.v1.PingRequest
+	(*PingResponse)(nil),             // 29: millrace.internal.v1.PingResponse
+	(*BarrierRequest)(nil),           // 30: millrace.internal.v1.BarrierRequest
+	(*BarrierResponse)(nil),          // 31: millrace.internal.v1.BarrierResponse
+	(*OverviewRequest)(nil),          // 32: millrace.internal.v1.OverviewRequest
+	(*ClusterOverview)(nil),          // 33: millrace.internal.v1.ClusterOverview
+	(*MemberStatus)(nil),             // 34: millrace.internal.v1.MemberStatus
+	(*PartitionMove)(nil),            // 35: millrace.internal.v1.PartitionMove
+	(*RecoverPartitionRequest)(nil),  // 36: millrace.internal.v1.RecoverPartitionRequest
+	(*RecoverPartitionResponse)(nil), // 37: millrace.internal.v1.RecoverPartitionResponse
+	(*RemoveMemberRequest)(nil),      // 38: millrace.internal.v1.RemoveMemberRequest
+	(*RaftSnapshot)(nil),             // 39: millrace.internal.v1.RaftSnapshot
+	(*KnownPeers)(nil),               // 40: millrace.internal.v1.KnownPeers
+	(*GossipMeta)(nil),               // 41: millrace.internal.v1.GossipMeta
+	(*Member)(nil),                   // 42: millrace.internal.v1.Member
+	(MemberState)(0),                 // 43: millrace.internal.v1.MemberState
+	(*StreamDef)(nil),                // 44: millrace.internal.v1.StreamDef
+	(*ViewDef)(nil),                  // 45: millrace.internal.v1.ViewDef
+	(*IndexDef)(nil),                 // 46: millrace.internal.v1.IndexDef
+	(*PartitionConfig)(nil),          // 47: millrace.internal.v1.PartitionConfig
 }
 var file_millrace_internal_v1_control_proto_depIdxs = []int32{
 	2,  // 0: millrace.internal.v1.Command.bootstrap:type_name -> millrace.internal.v1.Bootstrap
@@ -2874,54 +3181,59 @@ var file_millrace_internal_v1_control_proto_depIdxs = []int32{
 	5,  // 3: millrace.internal.v1.Command.remove_member:type_name -> millrace.internal.v1.RemoveMember
 	6,  // 4: millrace.internal.v1.Command.create_stream:type_name -> millrace.internal.v1.CreateStream
 	7,  // 5: millrace.internal.v1.Command.create_view:type_name -> millrace.internal.v1.CreateView
-	10, // 6: millrace.internal.v1.Command.drop_objects:type_name -> millrace.internal.v1.DropObjects
-	11, // 7: millrace.internal.v1.Command.set_partition:type_name -> millrace.internal.v1.SetPartition
-	15, // 8: millrace.internal.v1.Command.reserve_ticks:type_name -> millrace.internal.v1.ReserveTicks
-	8,  // 9: millrace.internal.v1.Command.create_table:type_name -> millrace.internal.v1.CreateTable
-	9,  // 10: millrace.internal.v1.Command.restart_view:type_name -> millrace.internal.v1.RestartView
-	13, // 11: millrace.internal.v1.Command.force_partition:type_name -> millrace.internal.v1.ForcePartition
-	14, // 12: millrace.internal.v1.Command.force_majority:type_name -> millrace.internal.v1.ForceMajority
-	38, // 13: millrace.internal.v1.Bootstrap.member:type_name -> millrace.internal.v1.Member
-	38, // 14: millrace.internal.v1.RegisterMember.member:type_name -> millrace.internal.v1.Member
-	39, // 15: millrace.internal.v1.SetMemberState.state:type_name -> millrace.internal.v1.MemberState
-	39, // 16: millrace.internal.v1.SetMemberState.from:type_name -> millrace.internal.v1.MemberState
-	40, // 17: millrace.internal.v1.CreateStream.def:type_name -> millrace.internal.v1.StreamDef
-	41, // 18: millrace.internal.v1.CreateView.def:type_name -> millrace.internal.v1.ViewDef
-	40, // 19: millrace.internal.v1.CreateTable.log:type_name -> millrace.internal.v1.StreamDef
-	0,  // 20: millrace.internal.v1.DropObjects.kind:type_name -> millrace.internal.v1.ObjectKind
-	12, // 21: millrace.internal.v1.SetPartition.changes:type_name -> millrace.internal.v1.PartitionChange
-	42, // 22: millrace.internal.v1.PartitionChange.config:type_name -> millrace.internal.v1.PartitionConfig
-	42, // 23: millrace.internal.v1.ForcePartition.config:type_name -> millrace.internal.v1.PartitionConfig
-	42, // 24: millrace.internal.v1.CommandResult.partitions:type_name -> millrace.internal.v1.PartitionConfig
-	17, // 25: millrace.internal.v1.CommandResult.refused:type_name -> millrace.internal.v1.PartitionRefusal
-	38, // 26: millrace.internal.v1.CommandResult.member:type_name -> millrace.internal.v1.Member
-	1,  // 27: millrace.internal.v1.ProposeRequest.command:type_name -> millrace.internal.v1.Command
-	16, // 28: millrace.internal.v1.ProposeResponse.result:type_name -> millrace.internal.v1.CommandResult
-	21, // 29: millrace.internal.v1.NodeReport.progress:type_name -> millrace.internal.v1.ReplicaProgress
-	22, // 30: millrace.internal.v1.NodeReport.held:type_name -> millrace.internal.v1.HeldReplica
-	30, // 31: millrace.internal.v1.ClusterOverview.members:type_name -> millrace.internal.v1.MemberStatus
-	31, // 32: millrace.internal.v1.ClusterOverview.moves:type_name -> millrace.internal.v1.PartitionMove
-	39, // 33: millrace.internal.v1.MemberStatus.state:type_name -> millrace.internal.v1.MemberState
-	20, // 34: millrace.internal.v1.MemberStatus.report:type_name -> millrace.internal.v1.NodeReport
-	18, // 35: millrace.internal.v1.Control.Propose:input_type -> millrace.internal.v1.ProposeRequest
-	20, // 36: millrace.internal.v1.Control.Attach:input_type -> millrace.internal.v1.NodeReport
-	24, // 37: millrace.internal.v1.Control.Ping:input_type -> millrace.internal.v1.PingRequest
-	28, // 38: millrace.internal.v1.Control.Overview:input_type -> millrace.internal.v1.OverviewRequest
-	26, // 39: millrace.internal.v1.Control.Barrier:input_type -> millrace.internal.v1.BarrierRequest
-	34, // 40: millrace.internal.v1.Control.RemoveNode:input_type -> millrace.internal.v1.RemoveMemberRequest
-	32, // 41: millrace.internal.v1.Control.RecoverPartition:input_type -> millrace.internal.v1.RecoverPartitionRequest
-	19, // 42: millrace.internal.v1.Control.Propose:output_type -> millrace.internal.v1.ProposeResponse
-	23, // 43: millrace.internal.v1.Control.Attach:output_type -> millrace.internal.v1.TickNotice
-	25, // 44: millrace.internal.v1.Control.Ping:output_type -> millrace.internal.v1.PingResponse
-	29, // 45: millrace.internal.v1.Control.Overview:output_type -> millrace.internal.v1.ClusterOverview
-	27, // 46: millrace.internal.v1.Control.Barrier:output_type -> millrace.internal.v1.BarrierResponse
-	19, // 47: millrace.internal.v1.Control.RemoveNode:output_type -> millrace.internal.v1.ProposeResponse
-	33, // 48: millrace.internal.v1.Control.RecoverPartition:output_type -> millrace.internal.v1.RecoverPartitionResponse
-	42, // [42:49] is the sub-list for method output_type
-	35, // [35:42] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	14, // 6: millrace.internal.v1.Command.drop_objects:type_name -> millrace.internal.v1.DropObjects
+	15, // 7: millrace.internal.v1.Command.set_partition:type_name -> millrace.internal.v1.SetPartition
+	19, // 8: millrace.internal.v1.Command.reserve_ticks:type_name -> millrace.internal.v1.ReserveTicks
+	12, // 9: millrace.internal.v1.Command.create_table:type_name -> millrace.internal.v1.CreateTable
+	13, // 10: millrace.internal.v1.Command.restart_view:type_name -> millrace.internal.v1.RestartView
+	17, // 11: millrace.internal.v1.Command.force_partition:type_name -> millrace.internal.v1.ForcePartition
+	18, // 12: millrace.internal.v1.Command.force_majority:type_name -> millrace.internal.v1.ForceMajority
+	8,  // 13: millrace.internal.v1.Command.swap_view:type_name -> millrace.internal.v1.SwapView
+	9,  // 14: millrace.internal.v1.Command.drop_replaced:type_name -> millrace.internal.v1.DropReplaced
+	10, // 15: millrace.internal.v1.Command.create_index:type_name -> millrace.internal.v1.CreateIndex
+	11, // 16: millrace.internal.v1.Command.drop_index:type_name -> millrace.internal.v1.DropIndex
+	42, // 17: millrace.internal.v1.Bootstrap.member:type_name -> millrace.internal.v1.Member
+	42, // 18: millrace.internal.v1.RegisterMember.member:type_name -> millrace.internal.v1.Member
+	43, // 19: millrace.internal.v1.SetMemberState.state:type_name -> millrace.internal.v1.MemberState
+	43, // 20: millrace.internal.v1.SetMemberState.from:type_name -> millrace.internal.v1.MemberState
+	44, // 21: millrace.internal.v1.CreateStream.def:type_name -> millrace.internal.v1.StreamDef
+	45, // 22: millrace.internal.v1.CreateView.def:type_name -> millrace.internal.v1.ViewDef
+	46, // 23: millrace.internal.v1.CreateIndex.def:type_name -> millrace.internal.v1.IndexDef
+	44, // 24: millrace.internal.v1.CreateTable.log:type_name -> millrace.internal.v1.StreamDef
+	0,  // 25: millrace.internal.v1.DropObjects.kind:type_name -> millrace.internal.v1.ObjectKind
+	16, // 26: millrace.internal.v1.SetPartition.changes:type_name -> millrace.internal.v1.PartitionChange
+	47, // 27: millrace.internal.v1.PartitionChange.config:type_name -> millrace.internal.v1.PartitionConfig
+	47, // 28: millrace.internal.v1.ForcePartition.config:type_name -> millrace.internal.v1.PartitionConfig
+	47, // 29: millrace.internal.v1.CommandResult.partitions:type_name -> millrace.internal.v1.PartitionConfig
+	21, // 30: millrace.internal.v1.CommandResult.refused:type_name -> millrace.internal.v1.PartitionRefusal
+	42, // 31: millrace.internal.v1.CommandResult.member:type_name -> millrace.internal.v1.Member
+	1,  // 32: millrace.internal.v1.ProposeRequest.command:type_name -> millrace.internal.v1.Command
+	20, // 33: millrace.internal.v1.ProposeResponse.result:type_name -> millrace.internal.v1.CommandResult
+	25, // 34: millrace.internal.v1.NodeReport.progress:type_name -> millrace.internal.v1.ReplicaProgress
+	26, // 35: millrace.internal.v1.NodeReport.held:type_name -> millrace.internal.v1.HeldReplica
+	34, // 36: millrace.internal.v1.ClusterOverview.members:type_name -> millrace.internal.v1.MemberStatus
+	35, // 37: millrace.internal.v1.ClusterOverview.moves:type_name -> millrace.internal.v1.PartitionMove
+	43, // 38: millrace.internal.v1.MemberStatus.state:type_name -> millrace.internal.v1.MemberState
+	24, // 39: millrace.internal.v1.MemberStatus.report:type_name -> millrace.internal.v1.NodeReport
+	22, // 40: millrace.internal.v1.Control.Propose:input_type -> millrace.internal.v1.ProposeRequest
+	24, // 41: millrace.internal.v1.Control.Attach:input_type -> millrace.internal.v1.NodeReport
+	28, // 42: millrace.internal.v1.Control.Ping:input_type -> millrace.internal.v1.PingRequest
+	32, // 43: millrace.internal.v1.Control.Overview:input_type -> millrace.internal.v1.OverviewRequest
+	30, // 44: millrace.internal.v1.Control.Barrier:input_type -> millrace.internal.v1.BarrierRequest
+	38, // 45: millrace.internal.v1.Control.RemoveNode:input_type -> millrace.internal.v1.RemoveMemberRequest
+	36, // 46: millrace.internal.v1.Control.RecoverPartition:input_type -> millrace.internal.v1.RecoverPartitionRequest
+	23, // 47: millrace.internal.v1.Control.Propose:output_type -> millrace.internal.v1.ProposeResponse
+	27, // 48: millrace.internal.v1.Control.Attach:output_type -> millrace.internal.v1.TickNotice
+	29, // 49: millrace.internal.v1.Control.Ping:output_type -> millrace.internal.v1.PingResponse
+	33, // 50: millrace.internal.v1.Control.Overview:output_type -> millrace.internal.v1.ClusterOverview
+	31, // 51: millrace.internal.v1.Control.Barrier:output_type -> millrace.internal.v1.BarrierResponse
+	23, // 52: millrace.internal.v1.Control.RemoveNode:output_type -> millrace.internal.v1.ProposeResponse
+	37, // 53: millrace.internal.v1.Control.RecoverPartition:output_type -> millrace.internal.v1.RecoverPartitionResponse
+	47, // [47:54] is the sub-list for method output_type
+	40, // [40:47] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_millrace_internal_v1_control_proto_init() }
@@ -2944,6 +3256,10 @@ func file_millrace_internal_v1_control_proto_init() {
 		(*Command_RestartView)(nil),
 		(*Command_ForcePartition)(nil),
 		(*Command_ForceMajority)(nil),
+		(*Command_SwapView)(nil),
+		(*Command_DropReplaced)(nil),
+		(*Command_CreateIndex)(nil),
+		(*Command_DropIndex)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2951,7 +3267,7 @@ func file_millrace_internal_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_internal_v1_control_proto_rawDesc), len(file_millrace_internal_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   37,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

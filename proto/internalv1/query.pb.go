@@ -26,6 +26,7 @@ type ProgressRequest struct {
 	Object        uint64                 `protobuf:"varint,1,opt,name=object,proto3" json:"object,omitempty"`
 	View          bool                   `protobuf:"varint,2,opt,name=view,proto3" json:"view,omitempty"`
 	MinTick       uint64                 `protobuf:"varint,3,opt,name=min_tick,json=minTick,proto3" json:"min_tick,omitempty"`
+	Oldest        bool                   `protobuf:"varint,4,opt,name=oldest,proto3" json:"oldest,omitempty"` // of a view: the oldest tick is asked for too
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -81,10 +82,18 @@ func (x *ProgressRequest) GetMinTick() uint64 {
 	return 0
 }
 
+func (x *ProgressRequest) GetOldest() bool {
+	if x != nil {
+		return x.Oldest
+	}
+	return false
+}
+
 type ProgressResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Tick          uint64                 `protobuf:"varint,1,opt,name=tick,proto3" json:"tick,omitempty"`                    // the least of the partitions'
-	Partitions    []uint32               `protobuf:"varint,2,rep,packed,name=partitions,proto3" json:"partitions,omitempty"` // whose primary this node is
+	Tick          uint64                 `protobuf:"varint,1,opt,name=tick,proto3" json:"tick,omitempty"`                               // the least of the partitions'
+	Partitions    []uint32               `protobuf:"varint,2,rep,packed,name=partitions,proto3" json:"partitions,omitempty"`            // whose primary this node is
+	OldestTick    uint64                 `protobuf:"varint,3,opt,name=oldest_tick,json=oldestTick,proto3" json:"oldest_tick,omitempty"` // of a view: as of any tick from this on its rows can be read
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -133,12 +142,20 @@ func (x *ProgressResponse) GetPartitions() []uint32 {
 	return nil
 }
 
+func (x *ProgressResponse) GetOldestTick() uint64 {
+	if x != nil {
+		return x.OldestTick
+	}
+	return 0
+}
+
 type ScanRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Plan          []byte                 `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"` // plan.Marshal
 	Partitions    []uint32               `protobuf:"varint,2,rep,packed,name=partitions,proto3" json:"partitions,omitempty"`
 	Tick          uint64                 `protobuf:"varint,3,opt,name=tick,proto3" json:"tick,omitempty"`
-	Stage         uint32                 `protobuf:"varint,4,opt,name=stage,proto3" json:"stage,omitempty"` // of the plan: which is run
+	Stage         uint32                 `protobuf:"varint,4,opt,name=stage,proto3" json:"stage,omitempty"`     // of the plan: which is run
+	Analyze       bool                   `protobuf:"varint,5,opt,name=analyze,proto3" json:"analyze,omitempty"` // tell at the end how many rows each operator gave
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -201,9 +218,17 @@ func (x *ScanRequest) GetStage() uint32 {
 	return 0
 }
 
+func (x *ScanRequest) GetAnalyze() bool {
+	if x != nil {
+		return x.Analyze
+	}
+	return false
+}
+
 type ScanResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Delta         []byte                 `protobuf:"bytes,1,opt,name=delta,proto3" json:"delta,omitempty"` // record.MarshalDelta
+	Delta         []byte                 `protobuf:"bytes,1,opt,name=delta,proto3" json:"delta,omitempty"`                         // record.MarshalDelta; empty: there is none, but for op_rows
+	OpRows        []uint64               `protobuf:"varint,2,rep,packed,name=op_rows,json=opRows,proto3" json:"op_rows,omitempty"` // by operator of the stage
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -241,6 +266,13 @@ func (*ScanResponse) Descriptor() ([]byte, []int) {
 func (x *ScanResponse) GetDelta() []byte {
 	if x != nil {
 		return x.Delta
+	}
+	return nil
+}
+
+func (x *ScanResponse) GetOpRows() []uint64 {
+	if x != nil {
+		return x.OpRows
 	}
 	return nil
 }
@@ -544,6 +576,7 @@ func (x *RecordsResponse) GetEndOffset() uint64 {
 type StatsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Dead          bool                   `protobuf:"varint,1,opt,name=dead,proto3" json:"dead,omitempty"` // count dead letters too, which reads every record
+	View          uint64                 `protobuf:"varint,2,opt,name=view,proto3" json:"view,omitempty"` // tell of this view what each operator keeps, which reads some of its state
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -583,6 +616,13 @@ func (x *StatsRequest) GetDead() bool {
 		return x.Dead
 	}
 	return false
+}
+
+func (x *StatsRequest) GetView() uint64 {
+	if x != nil {
+		return x.View
+	}
+	return 0
 }
 
 type StatsResponse struct {
@@ -726,6 +766,7 @@ type ViewStats struct {
 	StateBytes    uint64                 `protobuf:"varint,9,opt,name=state_bytes,json=stateBytes,proto3" json:"state_bytes,omitempty"`
 	Partitions    uint32                 `protobuf:"varint,10,opt,name=partitions,proto3" json:"partitions,omitempty"` // how many this answer covers
 	Stages        []*StageStats          `protobuf:"bytes,11,rep,name=stages,proto3" json:"stages,omitempty"`
+	Indexes       []*IndexStats          `protobuf:"bytes,12,rep,name=indexes,proto3" json:"indexes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -837,6 +878,74 @@ func (x *ViewStats) GetStages() []*StageStats {
 	return nil
 }
 
+func (x *ViewStats) GetIndexes() []*IndexStats {
+	if x != nil {
+		return x.Indexes
+	}
+	return nil
+}
+
+// IndexStats is the figures of one index of a view, in the partitions that the answer covers.
+type IndexStats struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Built         uint32                 `protobuf:"varint,2,opt,name=built,proto3" json:"built,omitempty"` // partitions in which it is complete
+	Bytes         uint64                 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"` // keys
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IndexStats) Reset() {
+	*x = IndexStats{}
+	mi := &file_millrace_internal_v1_query_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IndexStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IndexStats) ProtoMessage() {}
+
+func (x *IndexStats) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_query_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IndexStats.ProtoReflect.Descriptor instead.
+func (*IndexStats) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_query_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *IndexStats) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *IndexStats) GetBuilt() uint32 {
+	if x != nil {
+		return x.Built
+	}
+	return 0
+}
+
+func (x *IndexStats) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 // StageStats is the figures of one stage of a view, in the partitions that the answer covers.
 type StageStats struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -847,13 +956,20 @@ type StageStats struct {
 	StateBytes    uint64                 `protobuf:"varint,5,opt,name=state_bytes,json=stateBytes,proto3" json:"state_bytes,omitempty"` // keys and values of the operators
 	KeptBytes     uint64                 `protobuf:"varint,6,opt,name=kept_bytes,json=keptBytes,proto3" json:"kept_bytes,omitempty"`    // rows and output deltas
 	Inputs        []*InputStats          `protobuf:"bytes,7,rep,name=inputs,proto3" json:"inputs,omitempty"`
+	OpRows        []uint64               `protobuf:"varint,8,rep,packed,name=op_rows,json=opRows,proto3" json:"op_rows,omitempty"`          // by operator: rows that it gave since this node began to run it
+	OpBytes       []uint64               `protobuf:"varint,9,rep,packed,name=op_bytes,json=opBytes,proto3" json:"op_bytes,omitempty"`       // by operator: what it keeps; only when asked for
+	QueuedBytes   uint64                 `protobuf:"varint,10,opt,name=queued_bytes,json=queuedBytes,proto3" json:"queued_bytes,omitempty"` // of rows that have come and wait to be worked on
+	Blocked       bool                   `protobuf:"varint,11,opt,name=blocked,proto3" json:"blocked,omitempty"`                            // a partition waits for room on the disk
+	Slowest       uint32                 `protobuf:"varint,12,opt,name=slowest,proto3" json:"slowest,omitempty"`                            // the partition whose tick it is
+	Source        bool                   `protobuf:"varint,13,opt,name=source,proto3" json:"source,omitempty"`                              // it reads a log or view and keeps nothing
+	Backlog       uint64                 `protobuf:"varint,14,opt,name=backlog,proto3" json:"backlog,omitempty"`                            // of a source: records of the log that aren't read
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StageStats) Reset() {
 	*x = StageStats{}
-	mi := &file_millrace_internal_v1_query_proto_msgTypes[12]
+	mi := &file_millrace_internal_v1_query_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +981,7 @@ func (x *StageStats) String() string {
 func (*StageStats) ProtoMessage() {}
 
 func (x *StageStats) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_query_proto_msgTypes[12]
+	mi := &file_millrace_internal_v1_query_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +994,7 @@ func (x *StageStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageStats.ProtoReflect.Descriptor instead.
 func (*StageStats) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_query_proto_rawDescGZIP(), []int{12}
+	return file_millrace_internal_v1_query_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StageStats) GetStage() uint32 {
@@ -930,6 +1046,55 @@ func (x *StageStats) GetInputs() []*InputStats {
 	return nil
 }
 
+func (x *StageStats) GetOpRows() []uint64 {
+	if x != nil {
+		return x.OpRows
+	}
+	return nil
+}
+
+func (x *StageStats) GetOpBytes() []uint64 {
+	if x != nil {
+		return x.OpBytes
+	}
+	return nil
+}
+
+func (x *StageStats) GetQueuedBytes() uint64 {
+	if x != nil {
+		return x.QueuedBytes
+	}
+	return 0
+}
+
+func (x *StageStats) GetBlocked() bool {
+	if x != nil {
+		return x.Blocked
+	}
+	return false
+}
+
+func (x *StageStats) GetSlowest() uint32 {
+	if x != nil {
+		return x.Slowest
+	}
+	return 0
+}
+
+func (x *StageStats) GetSource() bool {
+	if x != nil {
+		return x.Source
+	}
+	return false
+}
+
+func (x *StageStats) GetBacklog() uint64 {
+	if x != nil {
+		return x.Backlog
+	}
+	return 0
+}
+
 // InputStats is the rows that came into one leaf of a stage.
 type InputStats struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -941,7 +1106,7 @@ type InputStats struct {
 
 func (x *InputStats) Reset() {
 	*x = InputStats{}
-	mi := &file_millrace_internal_v1_query_proto_msgTypes[13]
+	mi := &file_millrace_internal_v1_query_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1118,7 @@ func (x *InputStats) String() string {
 func (*InputStats) ProtoMessage() {}
 
 func (x *InputStats) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_query_proto_msgTypes[13]
+	mi := &file_millrace_internal_v1_query_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1131,7 @@ func (x *InputStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputStats.ProtoReflect.Descriptor instead.
 func (*InputStats) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_query_proto_rawDescGZIP(), []int{13}
+	return file_millrace_internal_v1_query_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *InputStats) GetOp() uint32 {
@@ -995,7 +1160,7 @@ type PartitionStats struct {
 
 func (x *PartitionStats) Reset() {
 	*x = PartitionStats{}
-	mi := &file_millrace_internal_v1_query_proto_msgTypes[14]
+	mi := &file_millrace_internal_v1_query_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1172,7 @@ func (x *PartitionStats) String() string {
 func (*PartitionStats) ProtoMessage() {}
 
 func (x *PartitionStats) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_internal_v1_query_proto_msgTypes[14]
+	mi := &file_millrace_internal_v1_query_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1185,7 @@ func (x *PartitionStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStats.ProtoReflect.Descriptor instead.
 func (*PartitionStats) Descriptor() ([]byte, []int) {
-	return file_millrace_internal_v1_query_proto_rawDescGZIP(), []int{14}
+	return file_millrace_internal_v1_query_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PartitionStats) GetPartition() uint32 {
@@ -1055,25 +1220,30 @@ var File_millrace_internal_v1_query_proto protoreflect.FileDescriptor
 
 const file_millrace_internal_v1_query_proto_rawDesc = "" +
 	"\n" +
-	" millrace/internal/v1/query.proto\x12\x14millrace.internal.v1\"X\n" +
+	" millrace/internal/v1/query.proto\x12\x14millrace.internal.v1\"p\n" +
 	"\x0fProgressRequest\x12\x16\n" +
 	"\x06object\x18\x01 \x01(\x04R\x06object\x12\x12\n" +
 	"\x04view\x18\x02 \x01(\bR\x04view\x12\x19\n" +
-	"\bmin_tick\x18\x03 \x01(\x04R\aminTick\"F\n" +
+	"\bmin_tick\x18\x03 \x01(\x04R\aminTick\x12\x16\n" +
+	"\x06oldest\x18\x04 \x01(\bR\x06oldest\"g\n" +
 	"\x10ProgressResponse\x12\x12\n" +
 	"\x04tick\x18\x01 \x01(\x04R\x04tick\x12\x1e\n" +
 	"\n" +
 	"partitions\x18\x02 \x03(\rR\n" +
-	"partitions\"k\n" +
+	"partitions\x12\x1f\n" +
+	"\voldest_tick\x18\x03 \x01(\x04R\n" +
+	"oldestTick\"\x85\x01\n" +
 	"\vScanRequest\x12\x12\n" +
 	"\x04plan\x18\x01 \x01(\fR\x04plan\x12\x1e\n" +
 	"\n" +
 	"partitions\x18\x02 \x03(\rR\n" +
 	"partitions\x12\x12\n" +
 	"\x04tick\x18\x03 \x01(\x04R\x04tick\x12\x14\n" +
-	"\x05stage\x18\x04 \x01(\rR\x05stage\"$\n" +
+	"\x05stage\x18\x04 \x01(\rR\x05stage\x12\x18\n" +
+	"\aanalyze\x18\x05 \x01(\bR\aanalyze\"=\n" +
 	"\fScanResponse\x12\x14\n" +
-	"\x05delta\x18\x01 \x01(\fR\x05delta\"c\n" +
+	"\x05delta\x18\x01 \x01(\fR\x05delta\x12\x17\n" +
+	"\aop_rows\x18\x02 \x03(\x04R\x06opRows\"c\n" +
 	"\x0eChangesRequest\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\x04R\x04view\x12\x1e\n" +
 	"\n" +
@@ -1102,9 +1272,10 @@ const file_millrace_internal_v1_query_proto_rawDesc = "" +
 	"\x03raw\x18\x05 \x01(\fR\x03raw\x12!\n" +
 	"\fstart_offset\x18\x06 \x01(\x04R\vstartOffset\x12\x1d\n" +
 	"\n" +
-	"end_offset\x18\a \x01(\x04R\tendOffset\"\"\n" +
+	"end_offset\x18\a \x01(\x04R\tendOffset\"6\n" +
 	"\fStatsRequest\x12\x12\n" +
-	"\x04dead\x18\x01 \x01(\bR\x04dead\"\xc9\x01\n" +
+	"\x04dead\x18\x01 \x01(\bR\x04dead\x12\x12\n" +
+	"\x04view\x18\x02 \x01(\x04R\x04view\"\xc9\x01\n" +
 	"\rStatsResponse\x12;\n" +
 	"\astreams\x18\x01 \x03(\v2!.millrace.internal.v1.StreamStatsR\astreams\x125\n" +
 	"\x05views\x18\x02 \x03(\v2\x1f.millrace.internal.v1.ViewStatsR\x05views\x12D\n" +
@@ -1115,7 +1286,7 @@ const file_millrace_internal_v1_query_proto_rawDesc = "" +
 	"\x06stream\x18\x01 \x01(\x04R\x06stream\x12\x18\n" +
 	"\arecords\x18\x02 \x01(\x04R\arecords\x12\x14\n" +
 	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x12\n" +
-	"\x04dead\x18\x04 \x01(\x04R\x04dead\"\xbf\x02\n" +
+	"\x04dead\x18\x04 \x01(\x04R\x04dead\"\xfb\x02\n" +
 	"\tViewStats\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\x04R\x04view\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x1a\n" +
@@ -1132,7 +1303,13 @@ const file_millrace_internal_v1_query_proto_rawDesc = "" +
 	"partitions\x18\n" +
 	" \x01(\rR\n" +
 	"partitions\x128\n" +
-	"\x06stages\x18\v \x03(\v2 .millrace.internal.v1.StageStatsR\x06stages\"\xe4\x01\n" +
+	"\x06stages\x18\v \x03(\v2 .millrace.internal.v1.StageStatsR\x06stages\x12:\n" +
+	"\aindexes\x18\f \x03(\v2 .millrace.internal.v1.IndexStatsR\aindexes\"N\n" +
+	"\n" +
+	"IndexStats\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x14\n" +
+	"\x05built\x18\x02 \x01(\rR\x05built\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\"\xa1\x03\n" +
 	"\n" +
 	"StageStats\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\rR\x05stage\x12\x12\n" +
@@ -1143,7 +1320,15 @@ const file_millrace_internal_v1_query_proto_rawDesc = "" +
 	"stateBytes\x12\x1d\n" +
 	"\n" +
 	"kept_bytes\x18\x06 \x01(\x04R\tkeptBytes\x128\n" +
-	"\x06inputs\x18\a \x03(\v2 .millrace.internal.v1.InputStatsR\x06inputs\"0\n" +
+	"\x06inputs\x18\a \x03(\v2 .millrace.internal.v1.InputStatsR\x06inputs\x12\x17\n" +
+	"\aop_rows\x18\b \x03(\x04R\x06opRows\x12\x19\n" +
+	"\bop_bytes\x18\t \x03(\x04R\aopBytes\x12!\n" +
+	"\fqueued_bytes\x18\n" +
+	" \x01(\x04R\vqueuedBytes\x12\x18\n" +
+	"\ablocked\x18\v \x01(\bR\ablocked\x12\x18\n" +
+	"\aslowest\x18\f \x01(\rR\aslowest\x12\x16\n" +
+	"\x06source\x18\r \x01(\bR\x06source\x12\x18\n" +
+	"\abacklog\x18\x0e \x01(\x04R\abacklog\"0\n" +
 	"\n" +
 	"InputStats\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\rR\x02op\x12\x12\n" +
@@ -1172,7 +1357,7 @@ func file_millrace_internal_v1_query_proto_rawDescGZIP() []byte {
 	return file_millrace_internal_v1_query_proto_rawDescData
 }
 
-var file_millrace_internal_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_millrace_internal_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_millrace_internal_v1_query_proto_goTypes = []any{
 	(*ProgressRequest)(nil),  // 0: millrace.internal.v1.ProgressRequest
 	(*ProgressResponse)(nil), // 1: millrace.internal.v1.ProgressResponse
@@ -1186,31 +1371,33 @@ var file_millrace_internal_v1_query_proto_goTypes = []any{
 	(*StatsResponse)(nil),    // 9: millrace.internal.v1.StatsResponse
 	(*StreamStats)(nil),      // 10: millrace.internal.v1.StreamStats
 	(*ViewStats)(nil),        // 11: millrace.internal.v1.ViewStats
-	(*StageStats)(nil),       // 12: millrace.internal.v1.StageStats
-	(*InputStats)(nil),       // 13: millrace.internal.v1.InputStats
-	(*PartitionStats)(nil),   // 14: millrace.internal.v1.PartitionStats
+	(*IndexStats)(nil),       // 12: millrace.internal.v1.IndexStats
+	(*StageStats)(nil),       // 13: millrace.internal.v1.StageStats
+	(*InputStats)(nil),       // 14: millrace.internal.v1.InputStats
+	(*PartitionStats)(nil),   // 15: millrace.internal.v1.PartitionStats
 }
 var file_millrace_internal_v1_query_proto_depIdxs = []int32{
 	10, // 0: millrace.internal.v1.StatsResponse.streams:type_name -> millrace.internal.v1.StreamStats
 	11, // 1: millrace.internal.v1.StatsResponse.views:type_name -> millrace.internal.v1.ViewStats
-	14, // 2: millrace.internal.v1.StatsResponse.partitions:type_name -> millrace.internal.v1.PartitionStats
-	12, // 3: millrace.internal.v1.ViewStats.stages:type_name -> millrace.internal.v1.StageStats
-	13, // 4: millrace.internal.v1.StageStats.inputs:type_name -> millrace.internal.v1.InputStats
-	0,  // 5: millrace.internal.v1.Query.Progress:input_type -> millrace.internal.v1.ProgressRequest
-	2,  // 6: millrace.internal.v1.Query.Scan:input_type -> millrace.internal.v1.ScanRequest
-	4,  // 7: millrace.internal.v1.Query.Changes:input_type -> millrace.internal.v1.ChangesRequest
-	6,  // 8: millrace.internal.v1.Query.Records:input_type -> millrace.internal.v1.RecordsRequest
-	8,  // 9: millrace.internal.v1.Query.Stats:input_type -> millrace.internal.v1.StatsRequest
-	1,  // 10: millrace.internal.v1.Query.Progress:output_type -> millrace.internal.v1.ProgressResponse
-	3,  // 11: millrace.internal.v1.Query.Scan:output_type -> millrace.internal.v1.ScanResponse
-	5,  // 12: millrace.internal.v1.Query.Changes:output_type -> millrace.internal.v1.ChangesResponse
-	7,  // 13: millrace.internal.v1.Query.Records:output_type -> millrace.internal.v1.RecordsResponse
-	9,  // 14: millrace.internal.v1.Query.Stats:output_type -> millrace.internal.v1.StatsResponse
-	10, // [10:15] is the sub-list for method output_type
-	5,  // [5:10] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	15, // 2: millrace.internal.v1.StatsResponse.partitions:type_name -> millrace.internal.v1.PartitionStats
+	13, // 3: millrace.internal.v1.ViewStats.stages:type_name -> millrace.internal.v1.StageStats
+	12, // 4: millrace.internal.v1.ViewStats.indexes:type_name -> millrace.internal.v1.IndexStats
+	14, // 5: millrace.internal.v1.StageStats.inputs:type_name -> millrace.internal.v1.InputStats
+	0,  // 6: millrace.internal.v1.Query.Progress:input_type -> millrace.internal.v1.ProgressRequest
+	2,  // 7: millrace.internal.v1.Query.Scan:input_type -> millrace.internal.v1.ScanRequest
+	4,  // 8: millrace.internal.v1.Query.Changes:input_type -> millrace.internal.v1.ChangesRequest
+	6,  // 9: millrace.internal.v1.Query.Records:input_type -> millrace.internal.v1.RecordsRequest
+	8,  // 10: millrace.internal.v1.Query.Stats:input_type -> millrace.internal.v1.StatsRequest
+	1,  // 11: millrace.internal.v1.Query.Progress:output_type -> millrace.internal.v1.ProgressResponse
+	3,  // 12: millrace.internal.v1.Query.Scan:output_type -> millrace.internal.v1.ScanResponse
+	5,  // 13: millrace.internal.v1.Query.Changes:output_type -> millrace.internal.v1.ChangesResponse
+	7,  // 14: millrace.internal.v1.Query.Records:output_type -> millrace.internal.v1.RecordsResponse
+	9,  // 15: millrace.internal.v1.Query.Stats:output_type -> millrace.internal.v1.StatsResponse
+	11, // [11:16] is the sub-list for method output_type
+	6,  // [6:11] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_millrace_internal_v1_query_proto_init() }
@@ -1224,7 +1411,7 @@ func file_millrace_internal_v1_query_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_internal_v1_query_proto_rawDesc), len(file_millrace_internal_v1_query_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -496,7 +496,14 @@ type ViewDef struct {
 	CreatedTick uint64                 `protobuf:"varint,9,opt,name=created_tick,json=createdTick,proto3" json:"created_tick,omitempty"` // the backfill is all input up to this tick, in one step
 	// The stream that is the log of the table whose rows this is. Both have the table's name and come and go together; the
 	// plan follows from the stream's definition and isn't stored.
-	Table         uint64 `protobuf:"varint,10,opt,name=table,proto3" json:"table,omitempty"`
+	Table     uint64 `protobuf:"varint,10,opt,name=table,proto3" json:"table,omitempty"`
+	HistoryUs int64  `protobuf:"varint,11,opt,name=history_us,json=historyUs,proto3" json:"history_us,omitempty"` // how far back rows can be read, microseconds; 0: as each node is set
+	// While it is set the view is being built beside the view of the same name with this id, which it will replace. Nobody
+	// reads it by its name before.
+	Replaces      uint64      `protobuf:"varint,12,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	ReplacedBy    uint64      `protobuf:"varint,13,opt,name=replaced_by,json=replacedBy,proto3" json:"replaced_by,omitempty"` // the view that has taken the name; what reads this one may end, and then it goes
+	SwapIndex     uint64      `protobuf:"varint,14,opt,name=swap_index,json=swapIndex,proto3" json:"swap_index,omitempty"`    // Raft index at which a view took another's place, or lost its own
+	Indexes       []*IndexDef `protobuf:"bytes,15,rep,name=indexes,proto3" json:"indexes,omitempty"`                          // by id
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -601,6 +608,102 @@ func (x *ViewDef) GetTable() uint64 {
 	return 0
 }
 
+func (x *ViewDef) GetHistoryUs() int64 {
+	if x != nil {
+		return x.HistoryUs
+	}
+	return 0
+}
+
+func (x *ViewDef) GetReplaces() uint64 {
+	if x != nil {
+		return x.Replaces
+	}
+	return 0
+}
+
+func (x *ViewDef) GetReplacedBy() uint64 {
+	if x != nil {
+		return x.ReplacedBy
+	}
+	return 0
+}
+
+func (x *ViewDef) GetSwapIndex() uint64 {
+	if x != nil {
+		return x.SwapIndex
+	}
+	return 0
+}
+
+func (x *ViewDef) GetIndexes() []*IndexDef {
+	if x != nil {
+		return x.Indexes
+	}
+	return nil
+}
+
+// IndexDef is an index of a view's or table's rows.
+type IndexDef struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`    // from the same numbers as objects
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // in the same namespace
+	Columns       []string               `protobuf:"bytes,3,rep,name=columns,proto3" json:"columns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IndexDef) Reset() {
+	*x = IndexDef{}
+	mi := &file_millrace_internal_v1_state_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IndexDef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IndexDef) ProtoMessage() {}
+
+func (x *IndexDef) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_internal_v1_state_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IndexDef.ProtoReflect.Descriptor instead.
+func (*IndexDef) Descriptor() ([]byte, []int) {
+	return file_millrace_internal_v1_state_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *IndexDef) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *IndexDef) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *IndexDef) GetColumns() []string {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
 var File_millrace_internal_v1_state_proto protoreflect.FileDescriptor
 
 const file_millrace_internal_v1_state_proto_rawDesc = "" +
@@ -646,7 +749,7 @@ const file_millrace_internal_v1_state_proto_rawDesc = "" +
 	"\tStreamDef\x12+\n" +
 	"\x06stream\x18\x01 \x01(\v2\x13.millrace.v1.StreamR\x06stream\x12!\n" +
 	"\fcreated_tick\x18\x02 \x01(\x04R\vcreatedTick\x12\x10\n" +
-	"\x03sql\x18\x03 \x01(\tR\x03sql\"\x96\x02\n" +
+	"\x03sql\x18\x03 \x01(\tR\x03sql\"\xcb\x03\n" +
 	"\aViewDef\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -660,7 +763,19 @@ const file_millrace_internal_v1_state_proto_rawDesc = "" +
 	"\tstart_now\x18\b \x01(\bR\bstartNow\x12!\n" +
 	"\fcreated_tick\x18\t \x01(\x04R\vcreatedTick\x12\x14\n" +
 	"\x05table\x18\n" +
-	" \x01(\x04R\x05table*\xdd\x01\n" +
+	" \x01(\x04R\x05table\x12\x1d\n" +
+	"\n" +
+	"history_us\x18\v \x01(\x03R\thistoryUs\x12\x1a\n" +
+	"\breplaces\x18\f \x01(\x04R\breplaces\x12\x1f\n" +
+	"\vreplaced_by\x18\r \x01(\x04R\n" +
+	"replacedBy\x12\x1d\n" +
+	"\n" +
+	"swap_index\x18\x0e \x01(\x04R\tswapIndex\x128\n" +
+	"\aindexes\x18\x0f \x03(\v2\x1e.millrace.internal.v1.IndexDefR\aindexes\"H\n" +
+	"\bIndexDef\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\acolumns\x18\x03 \x03(\tR\acolumns*\xdd\x01\n" +
 	"\vMemberState\x12\x1c\n" +
 	"\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14MEMBER_STATE_JOINING\x10\x01\x12\x16\n" +
@@ -684,7 +799,7 @@ func file_millrace_internal_v1_state_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_internal_v1_state_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_internal_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_millrace_internal_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_millrace_internal_v1_state_proto_goTypes = []any{
 	(MemberState)(0),        // 0: millrace.internal.v1.MemberState
 	(*ClusterState)(nil),    // 1: millrace.internal.v1.ClusterState
@@ -692,8 +807,9 @@ var file_millrace_internal_v1_state_proto_goTypes = []any{
 	(*PartitionConfig)(nil), // 3: millrace.internal.v1.PartitionConfig
 	(*StreamDef)(nil),       // 4: millrace.internal.v1.StreamDef
 	(*ViewDef)(nil),         // 5: millrace.internal.v1.ViewDef
-	(*v1.Stream)(nil),       // 6: millrace.v1.Stream
-	(*v1.Column)(nil),       // 7: millrace.v1.Column
+	(*IndexDef)(nil),        // 6: millrace.internal.v1.IndexDef
+	(*v1.Stream)(nil),       // 7: millrace.v1.Stream
+	(*v1.Column)(nil),       // 8: millrace.v1.Column
 }
 var file_millrace_internal_v1_state_proto_depIdxs = []int32{
 	2, // 0: millrace.internal.v1.ClusterState.members:type_name -> millrace.internal.v1.Member
@@ -701,13 +817,14 @@ var file_millrace_internal_v1_state_proto_depIdxs = []int32{
 	4, // 2: millrace.internal.v1.ClusterState.streams:type_name -> millrace.internal.v1.StreamDef
 	5, // 3: millrace.internal.v1.ClusterState.views:type_name -> millrace.internal.v1.ViewDef
 	0, // 4: millrace.internal.v1.Member.state:type_name -> millrace.internal.v1.MemberState
-	6, // 5: millrace.internal.v1.StreamDef.stream:type_name -> millrace.v1.Stream
-	7, // 6: millrace.internal.v1.ViewDef.columns:type_name -> millrace.v1.Column
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	7, // 5: millrace.internal.v1.StreamDef.stream:type_name -> millrace.v1.Stream
+	8, // 6: millrace.internal.v1.ViewDef.columns:type_name -> millrace.v1.Column
+	6, // 7: millrace.internal.v1.ViewDef.indexes:type_name -> millrace.internal.v1.IndexDef
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_millrace_internal_v1_state_proto_init() }
@@ -721,7 +838,7 @@ func file_millrace_internal_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_internal_v1_state_proto_rawDesc), len(file_millrace_internal_v1_state_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,81 @@
+package sql
+
+import (
+	"strings"
+
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/millrace/millrace/plan"
+	"github.com/millrace/millrace/record"
+)
+
+// past takes TICK n or TIMESTAMP '...' after AS OF, which begins at token begin, behind the name of a relation.
+func (c *cursor) past(begin int) (*past, error) {
+	p := &past{at: at(c.tokens[begin].from)}
+	switch {
+	case c.accept("tick"):
+		p.tick = true
+	case strings.HasPrefix(c.word(c.i), "timestamp"):
+		c.i++
+	default:
+		return nil, c.expect("TICK and a number, or TIMESTAMP and a string,")
+	}
+	if begin == 0 || c.word(begin-1) == "" && c.tokens[begin-1].tok != pgquery.Token_IDENT {
+		return nil, c.src.fail(p.pos(), stateSyntax, "write FROM relation AS OF TICK n [AS alias]", "AS OF must follow the name of a relation")
+	}
+	if c.done() {
+		return nil, c.expect("the time")
+	}
+	switch t := c.tokens[c.i]; t.tok {
+	case pgquery.Token_ICONST, pgquery.Token_FCONST, pgquery.Token_SCONST, pgquery.Token_PARAM:
+		p.text = span{t.from, t.to}
+		c.i++
+		return p, nil
+	}
+	return nil, c.expect("a constant or a parameter: the time")
+}
+
+// takePast returns the AS OF behind the name at pos.
+func (c *converter) takePast(pos int) *past {
+	p := c.past[pos]
+	if p != nil {
+		p.used = true
+	}
+	return p
+}
+
+// pastUsed refuses an AS OF that stands behind anything but a relation's name.
+func (c *converter) pastUsed() error {
+	for _, p := range c.past {
+		if !p.used {
+			return c.src.fail(p.pos(), stateSyntax, "write FROM relation AS OF TICK n [AS alias]", "AS OF must follow the name of a relation")
+		}
+	}
+	return nil
+}
+
+// tickOf returns the tick that AS OF means.
+func (a *analyzer) tickOf(p *past) (uint64, error) {
+	if a.live {
+		return 0, a.src.unsupported(p.pos(), "read the view as of a tick", "AS OF in a materialized view is not supported")
+	}
+	b := a.binder(newScope(nil), "AS OF")
+	n, err := b.bind(p.time)
+	if err != nil {
+		return 0, err
+	}
+	want := record.TimestampTZ
+	if p.tick {
+		want = record.BigInt
+	}
+	if n, err = b.coerce(n, want); err != nil {
+		return 0, err
+	}
+	switch {
+	case n.kind == nodeParam:
+		return 1, nil // its value comes later
+	case n.kind != plan.ExprConst || n.val.Null || n.val.Int <= 0:
+		return 0, a.src.fail(n.pos, stateParameter, "ticks are microseconds since the epoch; current_tick() tells the newest", "AS OF needs a tick, or a time after 1970")
+	}
+	return uint64(n.val.Int), nil
+}
