@@ -42,12 +42,16 @@ bench-quick: build # within one minute
 	$(GO) run ./test/bench -quick
 
 .PHONY: bench-failover
-bench-failover: build # 50 times kill -9 under load, hangs, handovers: some ten minutes; FLAGS=-peers adds Kafka
+bench-failover: build # 50 times kill -9 under load, hangs, handovers, rolling restarts: some ten minutes; FLAGS=-peers adds Kafka
 	$(GO) run ./test/bench -failover $(FLAGS)
 
 .PHONY: bench-state
 bench-state: build # how long a view of 1 GB lacks the newest tick when a node is lost; three minutes
 	$(GO) run ./test/bench -state
+
+.PHONY: bench-move
+bench-move: build # a fourth node joins 5 GB of log and 1 GB of view state under load, then one is drained; some ten minutes, 25 GB of disk
+	$(GO) run ./test/bench -move $(FLAGS)
 
 .PHONY: bench-peers
 bench-peers: build # beside Kafka; needs a JDK, Maven and python3

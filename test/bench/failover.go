@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -32,7 +32,7 @@ const (
 // failovers measures, with the nodes' default settings and under a steady load on every partition, for how long
 // appends stop when a node is killed, hangs, or is stopped in good order. Of all the partitions that a fault concerns,
 // the one that goes on last counts.
-func (b *bench) failovers(rounds int, only string, besidePeers bool) error {
+func (b *bench) failovers(rounds int, only string, kafkaRounds int) error {
 	c, err := b.cluster(failoverNodes, failoverPartitions)
 	if err != nil {
 		return err
@@ -51,6 +51,7 @@ func (b *bench) failovers(rounds int, only string, besidePeers bool) error {
 		{"hang", func() error { return b.faultRounds(c, load, "hang", max(rounds/5, 3), b.hang) }},
 		{"quiet", func() error { return b.faultRounds(c, load, "nothing", max(rounds/5, 3), b.nothing) }},
 		{"handover", func() error { return b.faultRounds(c, load, "handover", max(rounds/5, 3), b.handOver) }},
+		{"rolling", func() error { return b.rollingRounds(c, load, max(rounds/5, 3)) }},
 	}
 	for _, p := range parts {
 		if wanted(only, p.name) {
@@ -68,8 +69,10 @@ func (b *bench) failovers(rounds int, only string, besidePeers bool) error {
 			return err
 		}
 	}
-	if besidePeers {
-		return b.kafkaFailover()
+	if kafkaRounds > 0 {
+		c.stop()
+		c.procs, c.client = nil, nil
+		return b.kafkaFailover(kafkaRounds)
 	}
 	return nil
 }
@@ -84,9 +87,31 @@ type steadyLoad struct {
 	failed   atomic.Int64
 	err      atomic.Pointer[error] // the last of those
 
-	mu    sync.Mutex
-	mark  time.Time // when this round's fault began
-	parts []partLoad
+	mu        sync.Mutex
+	mark      time.Time // when this round's fault began
+	parts     []partLoad
+	recording bool
+	lats      []time.Duration // from Send to acknowledgement, while recording
+	seconds   []int           // acknowledged in each second since the mark, while recording
+}
+
+// record begins or ends the recording of single acknowledgements, and returns what was recorded.
+func (l *steadyLoad) record(on bool) (lats []time.Duration, seconds []int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lats, seconds = l.lats, l.seconds
+	l.recording, l.lats, l.seconds = on, nil, nil
+	return lats, seconds
+}
+
+// noteAck counts an acknowledgement; l.mu is held.
+func (l *steadyLoad) noteAck(now, sent time.Time) {
+	l.lats = append(l.lats, now.Sub(sent))
+	second := int(now.Sub(l.mark) / time.Second)
+	for len(l.seconds) <= second {
+		l.seconds = append(l.seconds, 0)
+	}
+	l.seconds[second]++
 }
 
 // partLoad is what is known of one partition.
@@ -155,6 +180,9 @@ func (l *steadyLoad) heard(p int, sent time.Time, err error) {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.recording {
+		l.noteAck(now, sent)
+	}
 	s := &l.parts[p]
 	if s.gap = max(s.gap, now.Sub(s.last)); s.resumed.IsZero() && sent.After(l.mark) {
 		s.resumed = now
@@ -233,17 +261,17 @@ func (c *nodes) place(ctx context.Context, name string) (leads bool, parts []uin
 
 // killRounds kills nodes with kill -9: in every other round the one that leads the cluster too.
 func (b *bench) killRounds(c *nodes, l *steadyLoad, rounds int) error {
-	var all, leading, others []time.Duration
+	var all, leading, others, followed []time.Duration
 	for round := range rounds {
 		i, err := c.victim(b.ctx, round)
 		if err != nil {
 			return err
 		}
-		took, leads, err := b.kill(c, l, i)
+		took, rest, leads, err := b.kill(c, l, i)
 		if err != nil {
 			return fmt.Errorf("round %d, node n%d: %w", round+1, i+1, err)
 		}
-		all = append(all, took)
+		all, followed = append(all, took), append(followed, rest)
 		if leads {
 			leading = append(leading, took)
 		} else {
@@ -251,7 +279,7 @@ func (b *bench) killRounds(c *nodes, l *steadyLoad, rounds int) error {
 		}
 	}
 	return errors.Join(b.distribution("failover_kill", all, nil), b.distribution("failover_kill_leader", leading, nil),
-		b.distribution("failover_kill_other", others, nil))
+		b.distribution("failover_kill_other", others, nil), b.distribution("failover_kill_followed", followed, nil))
 }
 
 // victim is the leader in odd rounds and another node in even ones.
@@ -267,21 +295,31 @@ func (c *nodes) victim(ctx context.Context, round int) (int, error) {
 	return i, nil
 }
 
-func (b *bench) kill(c *nodes, l *steadyLoad, i int) (took time.Duration, leads bool, err error) {
+// kill kills a node: took is when appends went on to the partitions whose primary it was, rest to those that it followed.
+func (b *bench) kill(c *nodes, l *steadyLoad, i int) (took, rest time.Duration, leads bool, err error) {
 	leads, parts, err := c.place(b.ctx, fmt.Sprintf("n%d", i+1))
 	if err != nil {
-		return 0, false, err
+		return 0, 0, false, err
 	}
 	since := l.markNow()
 	if err := c.procs[i].cmd.Process.Kill(); err != nil {
-		return 0, false, err
+		return 0, 0, false, err
 	}
 	took, err = l.await(b.ctx, since, parts)
 	if err != nil {
-		return 0, false, err
+		return 0, 0, false, err
+	}
+	var followed []uint32
+	for p := range uint32(failoverPartitions) {
+		if !slices.Contains(parts, p) {
+			followed = append(followed, p)
+		}
+	}
+	if rest, err = l.await(b.ctx, since, followed); err != nil {
+		return 0, 0, false, err
 	}
 	c.procs[i].cmd.Wait()
-	return took, leads, b.restart(c, i)
+	return took, rest, leads, b.restart(c, i)
 }
 
 // restart starts a node again on its folder and ports, and waits until everything is as it was.
@@ -437,25 +475,28 @@ func (b *bench) distribution(name string, all []time.Duration, at map[string]any
 	)
 }
 
-// kafkaFailover runs the peer's script: kill -9 of a partition's leader at its default settings, the longest time
-// between two acknowledgements.
-func (b *bench) kafkaFailover() error {
-	cmd := exec.CommandContext(b.ctx, filepath.Join(b.peers, "kafka", "run.sh"))
-	cmd.Env = append(os.Environ(), "ONLY=3/page cache/failover")
+//go:embed kafka_failover.py
+var kafkaScript string
+
+// kafkaFailover runs rounds of the peer's script: kill -9 of a partition's leader at its default settings, the longest time
+// between two acknowledgements. A round takes some 45 seconds.
+func (b *bench) kafkaFailover(rounds int) error {
+	cmd := exec.CommandContext(b.ctx, "python3", "-c", kafkaScript, b.peers, strconv.Itoa(rounds))
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it stops its servers
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("%s: %w (give the folder with -peers-dir)", cmd.Path, err)
+		return fmt.Errorf("Kafka's script: %w", err)
 	}
 	gaps, err := failoverGaps(stdout)
 	if werr := cmd.Wait(); werr != nil {
-		return fmt.Errorf("%s: %w", cmd.Path, werr)
+		return fmt.Errorf("Kafka's script: %w (give the folder of the peers with -peers-dir)", werr)
 	}
 	if err == nil && len(gaps) == 0 {
-		err = fmt.Errorf("%s gave no failover gap", cmd.Path)
+		err = errors.New("Kafka's script gave no failover gap")
 	}
 	if err != nil {
 		return err

@@ -34,8 +34,10 @@ func main() {
 	dir := flag.String("peers-dir", "../shared/peers", "where the peers' scripts are")
 	failover := flag.Bool("failover", false, "only: how long appends stop when a node is lost; with -peers beside Kafka")
 	state := flag.Bool("state", false, "only: how long a view of 1 GB lacks the newest tick when a node is lost")
+	move := flag.Bool("move", false, "only: a node joins, and one is drained, with 5 GB of log and 1 GB of view state, under load")
+	kafkaRounds := flag.Int("kafka-rounds", 5, "of Kafka, with -failover -peers; some 45 seconds each")
 	rounds := flag.Int("rounds", 50, "of kill -9, with -failover; a fifth as many of the other faults")
-	only := flag.String("only", "", "comma-separated: append, views, latency, start, idle; with -failover: kill, hang, quiet, handover, alarms")
+	only := flag.String("only", "", "comma-separated: append, views, latency, start, idle; with -failover: kill, hang, quiet, handover, rolling, alarms")
 	binary := flag.String("binary", "bin/millrace", "what to measure")
 	file := flag.String("out", "bench.json", "where the figures go")
 	flag.Parse()
@@ -44,7 +46,12 @@ func main() {
 		b.quick, b.peers = *quick, *dir
 		switch {
 		case *failover:
-			return b.failovers(*rounds, *only, *peers)
+			if !*peers {
+				*kafkaRounds = 0
+			}
+			return b.failovers(*rounds, *only, *kafkaRounds)
+		case *move:
+			return b.moves()
 		case *state:
 			return b.stateLoss()
 		case *peers:
@@ -127,7 +134,7 @@ func (b *bench) report(name string, value float64, unit string, settings map[str
 		return err
 	}
 	var at []string
-	for _, k := range []string{"record_bytes", "payload", "replicas", "compression", "keys", "rate", "flush", "state_mb", "acked_s"} {
+	for _, k := range []string{"record_bytes", "payload", "replicas", "compression", "keys", "rate", "flush", "state_mb", "log_mb", "acked_s", "gone_s"} {
 		if v, ok := settings[k]; ok {
 			at = append(at, fmt.Sprintf("%s=%v", k, v))
 		}

@@ -159,7 +159,6 @@ func (b *bench) loseNode(c *nodes) (acked, took time.Duration, err error) {
 	if err := lost.cmd.Process.Kill(); err != nil {
 		return 0, 0, err
 	}
-	lost.cmd.Wait()
 	answers := make(chan error, 64)
 	for i := range cap(answers) { // some in every partition
 		if err := p.Send(b.ctx, []byte(strconv.Itoa(i)), stateRecord(i, []byte("z")), func(_ client.Ack, err error) { answers <- err }); err != nil {
@@ -184,6 +183,7 @@ func (b *bench) loseNode(c *nodes) (acked, took time.Duration, err error) {
 		}
 	}
 	took = time.Since(begin)
+	lost.cmd.Wait()
 	if err := p.Close(b.ctx); err != nil {
 		return 0, 0, err
 	}
