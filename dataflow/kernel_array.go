@@ -164,6 +164,7 @@ func (k *arrayKernel) get() kernel {
 			}
 		}
 		c.out, out = out, c.out // what was there is used again next time
+		out.Validity = nil      // it is the call's own, which says next time what is NULL
 	}
 }
 

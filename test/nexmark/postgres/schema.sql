@@ -1,0 +1,2 @@
+CREATE TABLE raw (j JSONB);
+CREATE TABLE side_input (key BIGINT PRIMARY KEY, value TEXT);
