@@ -219,6 +219,33 @@ func (c *Column) AppendFrom(src *Column, i int) {
 	}
 }
 
+// AppendAll appends all values of src, a column of the same type.
+func (c *Column) AppendAll(src *Column) {
+	if c.Validity != nil || src.Validity != nil {
+		for i := range src.N {
+			c.AppendFrom(src, i)
+		}
+		return
+	}
+	c.N += src.N
+	switch c.Type.Layout() {
+	case LayoutBools:
+		c.Bools = append(c.Bools, src.Bools...)
+	case LayoutInts:
+		c.Ints = append(c.Ints, src.Ints...)
+	case LayoutFloats:
+		c.Floats = append(c.Floats, src.Floats...)
+	case LayoutIntervals:
+		c.Intervals = append(c.Intervals, src.Intervals...)
+	case LayoutBytes:
+		shift := int32(len(c.Bytes)) - src.Offsets[0]
+		c.Bytes = append(c.Bytes, src.Bytes[src.Offsets[0]:src.Offsets[src.N]]...)
+		for _, o := range src.Offsets[1 : src.N+1] {
+			c.Offsets = append(c.Offsets, o+shift)
+		}
+	}
+}
+
 // Delta is a batch of rows by column. Row i appears Weights[i] times more (fewer, when negative) than before.
 type Delta struct {
 	N       int      // rows

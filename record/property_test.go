@@ -378,6 +378,14 @@ func TestColumn(t *testing.T) {
 					c.AppendFrom(src, len(model)-1)
 					model = append(model, model[len(model)-1])
 				}
+			case 7:
+				more := make([]Value, rapid.IntRange(0, 20).Draw(t, "values"))
+				nulls := rapid.Bool().Draw(t, "nulls")
+				for i := range more {
+					more[i] = someValue(t, typ, nulls)
+				}
+				c.AppendAll(columnOf(typ, more...))
+				model = append(model, more...)
 			default:
 				v := someValue(t, typ, false)
 				c.AppendValue(v)

@@ -304,3 +304,34 @@ func BenchmarkCluster(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkManyViews is what one record costs for each of many views of one stream, as it comes.
+func BenchmarkManyViews(b *testing.B) {
+	for _, count := range []int{1, 20} {
+		b.Run(fmt.Sprintf("views=%d", count), func(b *testing.B) {
+			const n = 200_000
+			l := benchLog(n, 10, 10_000, 10)
+			views := make([]testView, count)
+			for i := range views {
+				views[i] = perKey()
+			}
+			last := ids.Tick(1_000_000_000)
+			for range b.N {
+				b.StopTimer()
+				rt, stop := benchNode(b, l, views, 5)
+				cpu := cpuTime()
+				b.StartTimer()
+				closeAll(rt, last, nil)
+				for i := range views {
+					if _, err := rt.BeginRead(context.Background(), ids.StreamID(100+i), allParts(), last); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64((cpuTime()-cpu).Nanoseconds())/n/float64(count), "cpu-ns/record/view")
+				b.StopTimer()
+				stop()
+				b.StartTimer()
+			}
+		})
+	}
+}

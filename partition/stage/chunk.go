@@ -24,6 +24,7 @@ type chunk struct {
 	bytes  int      // of encoded records so far
 	rows   uint64   // records, or rows of a stage's output, so far
 	cut    bool     // ended before the closed tick
+	live   bool     // what is read has just come: other views read it too
 	logErr bool     // the error is the log's
 }
 
@@ -41,6 +42,7 @@ func (c *chunk) read() error {
 		return nil
 	}
 	if sc.pos.through >= s.view.created {
+		c.live = true
 		return c.readLog(c.closed, c.liveBatch, func() error {
 			if c.tick == 0 {
 				sc.pos.through = c.closed
@@ -170,6 +172,13 @@ func (c *chunk) skippedBatch(b *LogBatch) (bool, error) {
 
 func (c *chunk) decode(b *LogBatch) error {
 	s, sc := c.source, c.scan
+	if c.live && !sc.skipping {
+		before := eventTime{sc.pos.hasEvent, sc.pos.maxEvent}
+		if batch := s.rt.decoded.get(s.p, s.plan.log, before, b); batch != nil && s.columnsOf(batch, sc.in) {
+			sc.dec.HasEventTime, sc.dec.MaxEventTime = batch.after.has, batch.after.micros
+			return c.decoded(b, max(batch.rawSize, 1))
+		}
+	}
 	raw, err := b.Raw(s.buf[:0])
 	if err != nil {
 		return err
@@ -182,11 +191,17 @@ func (c *chunk) decode(b *LogBatch) error {
 	if err := sc.dec.Decode(raw, meta, sc.in, nil); err != nil {
 		return err
 	}
+	cost := max(len(raw), 1)
 	if s.plan.log.stream.Source != nil {
-		c.bytes += max(madeBytes(sc.in)-before, int(b.Count))
-	} else {
-		c.bytes += max(len(raw), 1)
+		cost = max(madeBytes(sc.in)-before, int(b.Count))
 	}
+	return c.decoded(b, cost)
+}
+
+// decoded goes on behind a batch whose rows are in the scan's in.
+func (c *chunk) decoded(b *LogBatch, cost int) error {
+	s, sc := c.source, c.scan
+	c.bytes += cost
 	c.rows += uint64(b.Count)
 	sc.pos.offset, sc.pos.lastTick = b.BaseOffset+ids.Offset(b.Count), b.Tick
 	sc.pos.hasEvent, sc.pos.maxEvent = sc.dec.HasEventTime, sc.dec.MaxEventTime

@@ -25,6 +25,8 @@ type Config struct {
 	DirtyBytes int64
 	// CacheBytes bounds the clean state that all targets together keep in memory.
 	CacheBytes int64
+	// DecodedBytes bounds the decoded records that are kept for other views to read.
+	DecodedBytes int64
 	// ExchangeBytes bounds the rows that are under way to this node's targets or wait there, for all views together.
 	ExchangeBytes int64
 	// FeedBytes is what a feed (the rows of one source partition for a view's targets here) is granted of it at least.
@@ -58,6 +60,7 @@ func DefaultConfig() Config {
 		ChunkBytes:      1 << 20,
 		DirtyBytes:      128 << 20,
 		CacheBytes:      256 << 20,
+		DecodedBytes:    32 << 20,
 		ExchangeBytes:   128 << 20,
 		FeedBytes:       64 << 10,
 		FlushInterval:   time.Second,
@@ -86,6 +89,8 @@ func (c *Config) Validate() error {
 		return bad("DirtyBytes")
 	case c.CacheBytes <= 0:
 		return bad("CacheBytes")
+	case c.DecodedBytes <= 0:
+		return bad("DecodedBytes")
 	case c.ExchangeBytes <= 0:
 		return bad("ExchangeBytes")
 	case c.FeedBytes <= 0:

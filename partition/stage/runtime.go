@@ -38,6 +38,9 @@ type Runtime struct {
 	sched  *scheduler
 	board  *board
 	ship   *shipper
+
+	decoded *decodedBatches
+
 	look   chan struct{} // buffered: the board has news, or a view failed
 	out    chan struct{} // buffered: a stage that others read has got further
 	reopen atomic.Bool   // feeds are to be opened anew
@@ -115,6 +118,7 @@ func New(cfg Config, d Deps) (*Runtime, error) {
 	}
 	rt.ctx, rt.cancel = context.WithCancel(context.Background())
 	rt.ship = newShipper(rt)
+	rt.decoded = newDecodedBatches(cfg.DecodedBytes)
 	rt.all.Store(&inventory{})
 	rt.outlets.Store(&[]*outlet{})
 	return rt, nil

@@ -50,7 +50,10 @@ type source struct {
 	buf   []byte
 	cols  []int // of up's, that are read
 	want  []bool
-	bulk  atomic.Bool // the last chunk was history, or far behind
+	// where the columns that it reads are in batches decoded to shared
+	shared   *columnSet
+	sharedAt []int
+	bulk     atomic.Bool // the last chunk was history, or far behind
 }
 
 // scan is a place in the log from which steps are being made, and the readers that get them.
@@ -73,6 +76,7 @@ func newSource(rt *Runtime, plan *sourcePlan, p ids.PartitionID, epoch ids.Epoch
 	for range plan.consumers {
 		s.durable = append(s.durable, make([]ids.Offset, plan.view.partitions))
 	}
+	rt.decoded.add(p, plan.log)
 	return s
 }
 
@@ -87,6 +91,9 @@ func (s *source) stop(reason string) {
 		if sc != s.reading {
 			sc.out.close() // the worker that reads the other one does it
 		}
+	}
+	if !s.stopped {
+		s.rt.decoded.remove(s.p, s.plan.log)
 	}
 	s.stopped, s.readers, s.scans = true, nil, nil
 	if s.alarm != nil {
