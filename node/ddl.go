@@ -370,6 +370,9 @@ func columnNote(o *sql.Object, i int) any {
 	if o.Kind == sql.ObjectTable && o.Stream.Columns[i].NotNull {
 		notes = append(notes, "not null")
 	}
+	if o.Stream != nil && o.Stream.Columns[i].Default != "" {
+		notes = append(notes, "default "+o.Stream.Columns[i].Default)
+	}
 	if len(notes) == 0 {
 		return nil
 	}

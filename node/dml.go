@@ -82,47 +82,78 @@ func (w *tableWriter) lane(p ids.PartitionID, renew bool) *writeLane {
 	return l
 }
 
-// change runs INSERT, UPDATE or DELETE of a table. In a transaction it only checks what the statement does as of the
-// transaction's tick; COMMIT runs it.
-func (s *session) change(ctx context.Context, st sql.Statement) (string, error) {
+// change runs INSERT, UPDATE, DELETE or TRUNCATE of a table, and tells out (nil: nobody) what RETURNING gives. In a
+// transaction it only checks what the statement does as of the transaction's tick; COMMIT runs it.
+func (s *session) change(ctx context.Context, st sql.Statement, out output) (string, error) {
 	ch, err := planned(ctx, s.n, func(c sql.Catalog) (*sql.Change, error) { return sql.PlanChange(st, c) })
 	if err != nil {
 		return "", err
 	}
-	if err := s.writable(string(ch.Kind)); err != nil {
+	memory := s.n.queries.begin()
+	defer memory.end()
+	c, err := s.changeBy(ctx, ch, nil, pendingWrite{change: st}, memory)
+	if err != nil {
 		return "", err
+	}
+	return c.tag(), c.returned.tell(out)
+}
+
+// changeBy carries a change out, over the rows of its plan or those that are given, or puts what is to wait for COMMIT
+// into the transaction.
+func (s *session) changeBy(ctx context.Context, ch *sql.Change, given *record.Delta, pending pendingWrite, memory *holding) (*changer, error) {
+	if err := s.writable(string(ch.Kind)); err != nil {
+		return nil, err
 	}
 	ctx, cancel := withinDeadline(ctx, s.n.cfg.StatementTimeout)
 	defer cancel()
-	c := &changer{s: s, ch: ch, partitions: s.n.catalog().partitions(), done: map[ids.PartitionID]bool{}}
+	c := &changer{s: s, ch: ch, given: given, partitions: s.n.catalog().partitions(), done: map[ids.PartitionID]bool{}}
+	c.returned = returnedRows{ch: ch, memory: memory}
 	if err := c.prepare(); err != nil {
-		return "", err
+		return nil, err
 	}
 	if s.tx.status == txOpen {
 		if err := c.foresee(ctx); err != nil {
-			return "", err
+			return nil, err
 		}
-		s.tx.pending = append(s.tx.pending, pendingWrite{change: st})
-		return c.tag(), nil
+		s.tx.pending = append(s.tx.pending, pending)
+		return c, nil
 	}
 	w := s.n.tables.writer(ids.StreamID(ch.Table.Stream.Id))
 	select {
 	case <-w.turn:
 		defer func() { w.turn <- struct{}{} }()
 	case <-ctx.Done():
-		return "", fault.Wrap(fault.KindOfContext(ctx), ctx.Err(), "table %q: other statements change it", ch.Table.Name)
+		return nil, fault.Wrap(fault.KindOfContext(ctx), ctx.Err(), "table %q: other statements change it", ch.Table.Name)
 	}
 	c.w = w
-	if err := c.run(ctx); err != nil {
-		return "", err
+	return c, c.run(ctx)
+}
+
+// insertRows is COPY's INSERT of rows into a table.
+func (s *session) insertRows(ctx context.Context, table string, rows *record.Delta) error {
+	ch, err := planned(ctx, s.n, func(c sql.Catalog) (*sql.Change, error) {
+		o, ok := c.Lookup(table)
+		if !ok || o.Kind != sql.ObjectTable {
+			return nil, fault.SQL(fault.NotFound, "42P01", "unknown table %q", table)
+		}
+		p, err := sql.PlanDefaults(o)
+		return &sql.Change{Table: o, Plan: p, Kind: sql.ChangeInsert}, err
+	})
+	if err != nil {
+		return err
 	}
-	return c.tag(), nil
+	memory := s.n.queries.begin()
+	defer memory.end()
+	_, err = s.changeBy(ctx, ch, rows, pendingWrite{table: table, rows: rows}, memory)
+	return err
 }
 
 // changer carries one statement out.
 type changer struct {
 	s          *session
 	ch         *sql.Change
+	given      *record.Delta // rows to insert instead of the plan's; nil: none
+	returned   returnedRows
 	w          *tableWriter
 	enc        *record.Encoder
 	key        []int // the primary key's columns in the order of the record's key
@@ -141,7 +172,10 @@ func (c *changer) prepare() (err error) {
 }
 
 func (c *changer) tag() string {
-	if c.ch.Kind == sql.ChangeInsert {
+	switch {
+	case c.ch.Truncate:
+		return "TRUNCATE TABLE"
+	case c.ch.Kind == sql.ChangeInsert:
 		return fmt.Sprintf("INSERT 0 %d", c.changed)
 	}
 	return fmt.Sprintf("%s %d", c.ch.Kind, c.changed)
@@ -161,14 +195,19 @@ func (c *changer) foresee(ctx context.Context) error {
 	for _, w := range writes {
 		c.changed += w.rows
 		size += w.b.Bytes()
+		if err := c.returned.add(w.returned); err != nil {
+			return err
+		}
 	}
 	return c.s.hold(size)
 }
 
 // write is what a statement appends to one partition.
 type write struct {
-	b    record.BatchBuilder
-	rows int64
+	b        record.BatchBuilder
+	rows     int64
+	fresh    *record.Delta // the rows' places and the rows as they are written, where INSERT's RETURNING wants them
+	returned *record.Delta // their places and what RETURNING gives
 }
 
 // run evaluates and appends until every partition has taken its part.
@@ -266,6 +305,9 @@ func (c *changer) tableScan() *plan.Scan {
 
 // evaluate works out the records of the partitions that aren't done, at l's tick.
 func (c *changer) evaluate(ctx context.Context, l *layout) (map[ids.PartitionID]*write, error) {
+	if c.given != nil {
+		return c.inserts(ctx, l, c.given)
+	}
 	rows := record.NewDelta(c.ch.Plan.Output, 0)
 	memory := c.s.n.queries.begin()
 	defer memory.end()
@@ -295,6 +337,7 @@ func (c *changer) changes(rows *record.Delta) (map[ids.PartitionID]*write, error
 	out := map[ids.PartitionID]*write{}
 	seen := map[string]bool{}
 	n := len(c.ch.Table.Columns)
+	returning := rows.Cols[len(rows.Cols)-len(c.ch.Returned):]
 	for i := range rows.N {
 		key := c.keyOf(rows, i)
 		p := ring.Partition(key, c.partitions)
@@ -304,49 +347,17 @@ func (c *changer) changes(rows *record.Delta) (map[ids.PartitionID]*write, error
 		seen[string(key)] = true
 		w := writeOf(out, p)
 		w.rows++
+		if c.ch.Returned != nil {
+			if w.returned == nil {
+				w.returned = record.NewDelta(append(record.Schema{bigint("")}, c.ch.Returned...), 0)
+			}
+			appendOrdered(w.returned, int64(i), &returning, i)
+		}
 		if c.ch.Kind == sql.ChangeDelete {
 			w.b.Add(key, true, nil)
 			continue
 		}
-		if err := c.row(w, &record.Delta{N: rows.N, Cols: rows.Cols[n:]}, i); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
-// inserts makes the records of INSERT.
-func (c *changer) inserts(ctx context.Context, l *layout, rows *record.Delta) (map[ids.PartitionID]*write, error) {
-	keys := make([][]byte, rows.N)
-	for i := range rows.N {
-		for _, k := range c.key {
-			if rows.Cols[k].Null(i) {
-				return nil, notNull(c.ch.Table, k)
-			}
-		}
-		keys[i] = c.keyOf(rows, i)
-	}
-	exists, err := c.existing(ctx, l, rows)
-	if err != nil {
-		return nil, err
-	}
-	out := map[ids.PartitionID]*write{}
-	for i, key := range keys {
-		p := ring.Partition(key, c.partitions)
-		if c.done[p] {
-			continue
-		}
-		if exists[string(key)] {
-			if c.ch.OnConflict == sql.ConflictNothing {
-				continue
-			}
-			return nil, fault.SQL(fault.Exists, "23505", "table %q has a row with the key %s already", c.ch.Table.Name, keyText(c.ch.Table, rows, i, c.key)).
-				WithReason("DUPLICATE_KEY")
-		}
-		exists[string(key)] = true
-		w := writeOf(out, p)
-		w.rows++
-		if err := c.row(w, rows, i); err != nil {
+		if err := c.row(w, &record.Delta{N: rows.N, Cols: rows.Cols[n : 2*n]}, i, i); err != nil {
 			return nil, err
 		}
 	}
@@ -360,16 +371,20 @@ func writeOf(out map[ids.PartitionID]*write, p ids.PartitionID) *write {
 	return out[p]
 }
 
-// row adds the record of row i of d, whose columns are the table's.
-func (c *changer) row(w *write, d *record.Delta, i int) error {
-	for k, col := range c.ch.Table.Stream.Columns {
-		if col.NotNull && d.Cols[k].Null(i) {
-			return notNull(c.ch.Table, k)
-		}
+// row adds the record of row i of d, whose columns are the table's. at is its place in the statement.
+func (c *changer) row(w *write, d *record.Delta, i, at int) error {
+	if err := c.checkNulls(d, i); err != nil {
+		return err
 	}
 	value, err := c.enc.Encode(nil, d, i)
 	if err != nil {
 		return err
+	}
+	if c.ch.Returning != nil {
+		if w.fresh == nil {
+			w.fresh = record.NewDelta(c.ch.Returning.Input, 0)
+		}
+		appendOrdered(w.fresh, int64(at), &d.Cols, i)
 	}
 	if len(value) > c.s.n.cfg.MaxRecordBytes {
 		return tooLarge(i, len(value), c.s.n.cfg.MaxRecordBytes)
@@ -427,7 +442,7 @@ func (c *changer) append(ctx context.Context, writes map[ids.PartitionID]*write,
 			c.done[p] = true
 			c.changed += w.rows
 			c.s.seen = max(c.s.seen, stamped)
-			return nil
+			return c.returned.add(w.returned)
 		})
 	}
 	return again, g.Wait()

@@ -12,7 +12,6 @@ import (
 	"github.com/millrace/millrace/internal/ids"
 	"github.com/millrace/millrace/node/pgcatalog"
 	"github.com/millrace/millrace/node/pgwire"
-	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
 	"github.com/millrace/millrace/record"
 	"github.com/millrace/millrace/sql"
 )
@@ -130,8 +129,11 @@ func (p *pgSession) Into(ctx context.Context, relation string, columns []string)
 	if err != nil {
 		return nil, err
 	}
-	t := &copyTarget{s: p.session, stream: def.Name, all: schemaOf(def.Columns)}
+	t := &copyTarget{s: p.session, stream: def, all: schemaOf(def.Columns)}
 	if t.enc, err = record.NewEncoder(def); err != nil {
+		return nil, err
+	}
+	if err := t.readDefaults(ctx); err != nil {
 		return nil, err
 	}
 	if columns == nil {
@@ -151,45 +153,6 @@ func (p *pgSession) Into(ctx context.Context, relation string, columns []string)
 		t.given = append(t.given, t.all[i])
 	}
 	return t, nil
-}
-
-// copyTarget appends COPY's rows to a stream.
-type copyTarget struct {
-	s      *session
-	stream string
-	enc    *record.Encoder
-	all    record.Schema // of the stream
-	given  record.Schema // that COPY names, in its order
-	at     []int         // where they stand in all
-}
-
-// Columns implements pgwire.Target.
-func (t *copyTarget) Columns() record.Schema { return t.given }
-
-// Append implements pgwire.Target.
-func (t *copyTarget) Append(ctx context.Context, rows *record.Delta) error {
-	full := &record.Delta{N: rows.N, Cols: make([]record.Column, len(t.all))}
-	for k, i := range t.at {
-		full.Cols[i] = rows.Cols[k]
-	}
-	for i, f := range t.all {
-		if !slices.Contains(t.at, i) {
-			c := record.NewColumn(f.Type, rows.N)
-			for range rows.N {
-				c.AppendNull()
-			}
-			full.Cols[i] = c
-		}
-	}
-	records := make([]*millracev1.Record, rows.N)
-	for i := range records {
-		value, err := t.enc.Encode(nil, full, i)
-		if err != nil {
-			return err
-		}
-		records[i] = &millracev1.Record{Value: value}
-	}
-	return t.s.write(ctx, t.stream, records)
 }
 
 // Close implements pgwire.Session.

@@ -9,7 +9,6 @@ import (
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
 	"github.com/millrace/millrace/plan"
-	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
 	"github.com/millrace/millrace/record"
 	"github.com/millrace/millrace/sql"
 )
@@ -85,9 +84,9 @@ func (s *session) run(ctx context.Context, st sql.Statement, out output) (string
 	case *sql.Select:
 		return s.query(ctx, st, out)
 	case *sql.Insert:
-		return s.insert(ctx, st)
-	case *sql.Update, *sql.Delete:
-		return s.change(ctx, st)
+		return s.insert(ctx, st, out)
+	case *sql.Update, *sql.Delete, *sql.Truncate:
+		return s.change(ctx, st, out)
 	case *sql.CreateStream:
 		return s.createStream(ctx, st)
 	case *sql.CreateTable:
@@ -262,64 +261,6 @@ func readsTick(p *plan.Plan) bool {
 		}
 	}
 	return false
-}
-
-// recordOverhead is about what a record takes in memory besides its value, bytes.
-const recordOverhead = 100
-
-// insertTarget is what an INSERT's plan is about.
-type insertTarget struct {
-	object *sql.Object
-	plan   *plan.Plan
-}
-
-func (s *session) insert(ctx context.Context, st *sql.Insert) (string, error) {
-	if err := s.writable("INSERT"); err != nil {
-		return "", err
-	}
-	t, err := planned(ctx, s.n, func(c sql.Catalog) (insertTarget, error) {
-		o, p, err := sql.PlanInsert(st, c)
-		return insertTarget{o, p}, err
-	})
-	if err != nil {
-		return "", err
-	}
-	if t.object.Kind == sql.ObjectTable {
-		return s.change(ctx, st)
-	}
-	l, err := s.layout(ctx, t.plan)
-	if err != nil {
-		return "", err
-	}
-	enc, err := record.NewEncoder(t.object.Stream)
-	if err != nil {
-		return "", err
-	}
-	var records []*millracev1.Record
-	memory := s.n.queries.begin()
-	defer memory.end()
-	err = s.n.query(ctx, t.plan, l, func(d *record.Delta) error {
-		for i := range d.N {
-			value, err := enc.Encode(nil, d, i)
-			if err != nil {
-				return err
-			}
-			if err := memory.add((int64(len(value)) + recordOverhead) * d.Weight(i)); err != nil {
-				return err
-			}
-			for range d.Weight(i) {
-				records = append(records, &millracev1.Record{Value: value})
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return "", err
-	}
-	if err := s.write(ctx, t.object.Name, records); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("INSERT 0 %d", len(records)), nil
 }
 
 // subscribe runs SUBSCRIBE until the client goes away.

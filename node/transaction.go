@@ -7,6 +7,7 @@ import (
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
 	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
+	"github.com/millrace/millrace/record"
 	"github.com/millrace/millrace/sql"
 )
 
@@ -42,11 +43,13 @@ type transaction struct {
 	local    map[string]string // what SET LOCAL has replaced; "" where nothing was set
 }
 
-// pendingWrite is records of one stream, or a statement that changes a table.
+// pendingWrite is records of one stream, a statement that changes a table, or rows that COPY inserts into one.
 type pendingWrite struct {
 	stream  string
 	records []*millracev1.Record
 	change  sql.Statement
+	table   string
+	rows    *record.Delta
 }
 
 func (s *session) transaction(ctx context.Context, st *sql.Transaction, out output) (string, error) {
@@ -93,7 +96,9 @@ func (s *session) end(ctx context.Context, st *sql.Transaction, out output) (str
 	for _, p := range tx.pending {
 		var err error
 		if p.change != nil {
-			_, err = s.change(ctx, p.change)
+			_, err = s.change(ctx, p.change, nil)
+		} else if p.rows != nil {
+			err = s.insertRows(ctx, p.table, p.rows)
 		} else {
 			err = s.appendRecords(ctx, p.stream, p.records)
 		}
@@ -194,7 +199,7 @@ func (s *session) write(ctx context.Context, stream string, records []*millracev
 	if err := s.hold(size); err != nil {
 		return err
 	}
-	if n := len(s.tx.pending); n > 0 && s.tx.pending[n-1].change == nil && s.tx.pending[n-1].stream == stream {
+	if n := len(s.tx.pending); n > 0 && s.tx.pending[n-1].records != nil && s.tx.pending[n-1].stream == stream {
 		s.tx.pending[n-1].records = append(s.tx.pending[n-1].records, records...)
 		return nil
 	}

@@ -48,6 +48,7 @@ type analyzer struct {
 	cols    columnTable
 	shared  []*sharedDef // in the order in which they must be built
 	rels    int          // relations in FROM so far
+	change  *changeQuery // of a statement that changes rows; else nil
 }
 
 // maxRelations bounds the relations that one statement reads, each use of a WITH query counted: the text that a short
@@ -136,9 +137,12 @@ func (a *analyzer) selectQuery(s *Select, e *env) (*query, error) {
 	if err := q.from(); err != nil {
 		return nil, err
 	}
-	b := a.binder(q.scope, "")
+	b := a.binder(q.scope, a.change.clause(s))
 	b.env, b.aggs, b.overs, b.subs, b.windows = e, &q.aggs, &q.overs, &q.subs, s.windows
 	if err := q.outputs(b); err != nil {
+		return nil, err
+	}
+	if err := a.change.apply(q, b); err != nil {
 		return nil, err
 	}
 	if err := q.where(); err != nil {
@@ -192,16 +196,9 @@ func (q *selection) outputs(b *binder) error {
 				return err
 			}
 		} else {
-			n, err := b.bind(item.expr)
+			out, err := b.item(item)
 			if err != nil {
 				return err
-			}
-			if n, err = b.known(n); err != nil {
-				return err
-			}
-			out := selected{name: item.alias, node: n, pos: item.expr.pos()}
-			if out.name == "" {
-				out.name, _ = columnName(item.expr)
 			}
 			q.outs = append(q.outs, out)
 		}
@@ -220,16 +217,40 @@ func (q *selection) star(st *star) error {
 	if len(q.s.from) == 0 {
 		return q.a.src.fail(st.pos(), stateSyntax, "add FROM", "SELECT * without FROM")
 	}
-	if st.table != "" && !q.scope.hasTable(st.table) {
-		return q.scope.unknownTable(q.a.src, st.pos(), st.table)
+	outs, err := q.scope.star(q.a.src, st)
+	q.outs = append(q.outs, outs...)
+	return err
+}
+
+// star returns the columns that * or table.* means.
+func (s *scope) star(src *source, st *star) ([]selected, error) {
+	if st.table != "" && !s.hasTable(st.table) {
+		return nil, s.unknownTable(src, st.pos(), st.table)
 	}
-	for _, c := range q.scope.cols {
+	var out []selected
+	for _, c := range s.cols {
 		if c.hidden || st.table == "" && c.qualified || st.table != "" && c.table != st.table {
 			continue
 		}
-		q.outs = append(q.outs, selected{name: c.name, node: column(c.id, c.typ, st.pos()), pos: st.pos()})
+		out = append(out, selected{name: c.name, node: column(c.id, c.typ, st.pos()), pos: st.pos()})
 	}
-	return nil
+	return out, nil
+}
+
+// item checks one expression of a select list.
+func (b *binder) item(item selectItem) (selected, error) {
+	n, err := b.bind(item.expr)
+	if err != nil {
+		return selected{}, err
+	}
+	if n, err = b.known(n); err != nil {
+		return selected{}, err
+	}
+	out := selected{name: item.alias, node: n, pos: item.expr.pos()}
+	if out.name == "" {
+		out.name, _ = columnName(item.expr)
+	}
+	return out, nil
 }
 
 // columnName is the name that PostgreSQL gives a column without an alias; weak says that a cast's type would do as well.

@@ -14,6 +14,30 @@ type Change struct {
 	Kind ChangeKind
 	// OnConflict is what becomes of an inserted row whose key exists.
 	OnConflict ConflictAction
+	// Conflict is DO UPDATE's: over the columns ordinal (BigInt), the table's of the row that exists, and the table's of the
+	// row that was to be inserted, it gives ordinal, whether to update (Boolean), and the table's columns as they become.
+	Conflict *RowExprs
+	// Returned is the columns of RETURNING; nil: none. They are the last ones of an UPDATE's or DELETE's plan.
+	Returned record.Schema
+	// Returning computes them for INSERT: over ordinal (BigInt) and the table's columns of the rows as they were written it
+	// gives ordinal and Returned.
+	Returning *RowExprs
+	// Truncate says that a DELETE was written as TRUNCATE.
+	Truncate bool
+}
+
+// RowExprs computes columns of rows that are at hand.
+type RowExprs struct {
+	Input, Output record.Schema
+	Exprs         []plan.Expr
+}
+
+// Ops returns the operators that do so; rows go into the first.
+func (r *RowExprs) Ops() []plan.Op {
+	return []plan.Op{
+		{Kind: plan.OpInput, Schema: r.Input, Input: &plan.Input{}},
+		{Kind: plan.OpProject, Inputs: []int{0}, Schema: r.Output, Project: &plan.Project{Exprs: r.Exprs}},
+	}
 }
 
 // ChangeKind is the kind of a Change.
@@ -31,10 +55,11 @@ type ConflictAction uint8
 const (
 	ConflictError   ConflictAction = iota // without ON CONFLICT
 	ConflictNothing                       // DO NOTHING
+	ConflictUpdate                        // DO UPDATE
 )
 
-// PlanChange plans s, an *Update, a *Delete, or an *Insert into a table. Errors are those of PlanSelect, and 42809 when it
-// isn't about a table.
+// PlanChange plans s, an *Update, a *Delete, a *Truncate, or an *Insert into a table. Errors are those of PlanSelect, and
+// 42809 when it isn't about a table.
 func PlanChange(s Statement, c Catalog) (*Change, error) { return planChange(s, nil, c) }
 
 // planChange plans with the statement's own parameters, or with ps.
@@ -44,11 +69,7 @@ func planChange(s Statement, ps *parameters, c Catalog) (*Change, error) {
 		if ps == nil {
 			ps = valuesOf(s.statement)
 		}
-		obj, p, err := planInsert(s, ps, c)
-		if err != nil {
-			return nil, err
-		}
-		return &Change{Table: obj, Plan: p, Kind: ChangeInsert, OnConflict: s.onConflict}, nil
+		return planInsert(s, ps, c)
 	case *Update:
 		if ps == nil {
 			ps = valuesOf(s.statement)
@@ -57,8 +78,11 @@ func planChange(s Statement, ps *parameters, c Catalog) (*Change, error) {
 		if err != nil {
 			return nil, err
 		}
-		p, err := planRows(s.query(), ps, c, func(a *analyzer, q *changedRows) error { return s.assign(a, q, obj) })
-		return &Change{Table: obj, Plan: p, Kind: ChangeUpdate}, err
+		rows := s.query()
+		ch := &Change{Table: obj, Kind: ChangeUpdate}
+		ch.Plan, err = planRows(rows, ps, c, &changeQuery{of: rows, name: "UPDATE", returning: s.returning, change: ch,
+			edit: func(q *selection, b *binder) error { return s.assign(q, b, obj) }})
+		return ch, err
 	case *Delete:
 		if ps == nil {
 			ps = valuesOf(s.statement)
@@ -67,43 +91,68 @@ func planChange(s Statement, ps *parameters, c Catalog) (*Change, error) {
 		if err != nil {
 			return nil, err
 		}
-		p, err := planRows(s.rows, ps, c, func(*analyzer, *changedRows) error { return nil })
-		return &Change{Table: obj, Plan: p, Kind: ChangeDelete}, err
+		ch := &Change{Table: obj, Kind: ChangeDelete}
+		ch.Plan, err = planRows(s.rows, ps, c, &changeQuery{of: s.rows, name: "DELETE", returning: s.returning, change: ch})
+		return ch, err
+	case *Truncate:
+		obj, err := s.src.table(c, s.Table, s.tableAt)
+		if err != nil {
+			return nil, err
+		}
+		ch := &Change{Table: obj, Kind: ChangeDelete, Truncate: true}
+		ch.Plan, err = planRows(s.rows, valuesOf(s.statement), c, &changeQuery{of: s.rows, name: "TRUNCATE", change: ch})
+		return ch, err
 	}
 	return nil, sourceOf(s).unsupported(0, "", "a change of this kind is not supported")
 }
 
-// planRows plans the query of a statement that changes rows, after edit has changed its outputs.
-func planRows(s *Select, ps *parameters, c Catalog, edit func(*analyzer, *changedRows) error) (*plan.Plan, error) {
-	a := &analyzer{src: s.src, catalog: c, params: ps}
+// changeQuery is what a statement that changes rows makes of the query that finds them.
+type changeQuery struct {
+	of   *Select // the query itself, not one within it
+	name string  // of the statement
+	// edit changes the outputs; nil: they stay.
+	edit      func(*selection, *binder) error
+	returning []selectItem // computed by the query; none: no RETURNING, or INSERT's
+	change    *Change
+}
+
+// clause is where the expressions of s's select list stand, when there may be no aggregates.
+func (c *changeQuery) clause(s *Select) string {
+	if c == nil || c.of != s {
+		return ""
+	}
+	return c.name
+}
+
+// apply makes the outputs of q what the statement needs.
+func (c *changeQuery) apply(q *selection, b *binder) error {
+	if c == nil || c.of != q.s {
+		return nil
+	}
+	if c.edit != nil {
+		if err := c.edit(q, b); err != nil {
+			return err
+		}
+	}
+	if len(c.returning) > 0 {
+		if err := c.returned(q, b); err != nil {
+			return err
+		}
+	}
+	q.visible = len(q.outs)
+	return nil
+}
+
+// planRows plans the query of a statement that changes rows.
+func planRows(s *Select, ps *parameters, c Catalog, change *changeQuery) (*plan.Plan, error) {
+	a := &analyzer{src: s.src, catalog: c, params: ps, change: change}
 	q, err := a.query(s, &env{})
 	if err != nil {
 		return nil, err
 	}
-	rows := &changedRows{}
-	for _, o := range q.outs {
-		rows.outs = append(rows.outs, selected{o.name, a.columnNode(o.id, o.pos), o.pos})
-	}
-	if err := edit(a, rows); err != nil {
-		return nil, err
-	}
 	a.applyCut(q)
-	var items []item
-	q.outs = nil
-	for _, o := range rows.outs {
-		id := o.node.col
-		if o.node.kind != plan.ExprCol {
-			id = a.newColumn(o.name, o.node.typ)
-			items = append(items, item{id, o.node})
-		}
-		q.outs = append(q.outs, output{o.name, id, o.pos})
-	}
-	q.rel = extendRel(q.rel, items...)
 	return a.planSelect(q)
 }
-
-// changedRows is the columns of the query of a statement that changes rows.
-type changedRows struct{ outs []selected }
 
 func namesOf(s record.Schema) []string {
 	out := make([]string, len(s))

@@ -57,12 +57,12 @@ func parsePart(src *source, from, to int) (*converter, *pgquery.Node, error) {
 		if c.asOf == nil {
 			c.asOf = map[int]expr{}
 		}
-		if c.asOf[at], err = parseExpression(src, s); err != nil {
+		if c.asOf[at], err = parseExpression(src, s, "time of FOR SYSTEM_TIME AS OF"); err != nil {
 			return nil, nil, err
 		}
 	}
 	for _, p := range x.past {
-		if p.time, err = parseExpression(src, p.text); err != nil {
+		if p.time, err = parseExpression(src, p.text, "time of AS OF"); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -346,16 +346,15 @@ func (c *converter) insertStmt(s *pgquery.InsertStmt, from, to int) (*Insert, er
 	if err != nil {
 		return nil, err
 	}
-	out := &Insert{statement: statement{src: c.src, from: from, to: to}, Stream: rel.name, streamAt: rel.pos()}
+	out := &Insert{statement: statement{src: c.src, from: from, to: to}, Stream: rel.name, alias: rel.alias, streamAt: rel.pos()}
+	if out.returning, err = c.selectItems(s.ReturningList); err != nil {
+		return nil, err
+	}
 	values := s.SelectStmt.GetSelectStmt()
 	switch {
-	case len(s.ReturningList) > 0:
-		return nil, c.src.unsupported(c.find("returning"), "", "RETURNING is not supported")
-	case s.WithClause != nil:
-		return nil, c.src.unsupported(c.find("with"), "", "WITH (common table expressions) is not supported")
-	case values == nil:
-		return nil, c.src.unsupported(c.find("default"), "write VALUES (...)", "INSERT ... DEFAULT VALUES is not supported")
-	case len(values.ValuesLists) > 0 && (len(values.SortClause) > 0 || values.LimitCount != nil || values.LimitOffset != nil):
+	case values != nil && len(values.ValuesLists) > 0 && s.WithClause != nil:
+		return nil, c.src.unsupported(c.find("with"), "write INSERT ... SELECT", "WITH before INSERT ... VALUES is not supported")
+	case values != nil && len(values.ValuesLists) > 0 && (len(values.SortClause) > 0 || values.LimitCount != nil || values.LimitOffset != nil):
 		return nil, c.src.unsupported(c.find("order", "limit", "offset"), "", "ORDER BY, LIMIT and OFFSET after VALUES are not supported")
 	}
 	for _, n := range s.Cols {
@@ -368,8 +367,12 @@ func (c *converter) insertStmt(s *pgquery.InsertStmt, from, to int) (*Insert, er
 	if err := c.onConflict(out, s.OnConflictClause); err != nil {
 		return nil, err
 	}
-	if len(values.ValuesLists) == 0 {
-		out.query, err = c.insertQuery(values, from, to)
+	switch {
+	case values == nil: // DEFAULT VALUES
+		out.columns, out.rows = []columnRef{}, [][]expr{{}}
+		return out, nil
+	case len(values.ValuesLists) == 0:
+		out.query, err = c.insertQuery(values, s.WithClause, from, to)
 		return out, err
 	}
 	out.rows, err = c.valuesLists(values.ValuesLists, c.valuesExpr)

@@ -10,9 +10,6 @@ import (
 // updateStmt converts UPDATE table [AS alias] SET ... [FROM ...] [WHERE ...].
 func (c *converter) updateStmt(s *pgquery.UpdateStmt, from, to int) (*Update, error) {
 	out := &Update{statement: statement{src: c.src, from: from, to: to}}
-	if len(s.ReturningList) > 0 {
-		return nil, c.src.unsupported(c.find("returning"), "select the rows afterwards", "RETURNING is not supported")
-	}
 	rel, err := c.relation(s.Relation)
 	if err != nil {
 		return nil, err
@@ -21,22 +18,17 @@ func (c *converter) updateStmt(s *pgquery.UpdateStmt, from, to int) (*Update, er
 		return nil, c.src.unsupported(rel.past.pos(), "a change is made to the rows as they are", "AS OF for the table that is changed is not supported")
 	}
 	out.Table, out.tableAt = rel.name, rel.pos()
+	if out.returning, err = c.selectItems(s.ReturningList); err != nil {
+		return nil, err
+	}
+	set, values, err := c.setClause(s.TargetList)
+	if err != nil {
+		return nil, err
+	}
+	out.set = set
 	items := []*pgquery.Node{starOf(s.Relation)}
-	for _, n := range s.TargetList {
-		t := n.GetResTarget()
-		pos := c.at(t.Location)
-		switch {
-		case len(t.Indirection) > 0:
-			return nil, c.src.unsupported(pos, "", "assignment to a part of a column is not supported")
-		case t.Val.GetMultiAssignRef() != nil:
-			return nil, c.src.unsupported(pos, "write column = value for each", "SET (columns) = ... is not supported")
-		}
-		out.set = append(out.set, columnRef{at: at(pos), name: t.Name})
-		val := t.Val
-		if val.GetSetToDefault() != nil {
-			val = &pgquery.Node{Node: &pgquery.Node_AConst{AConst: &pgquery.A_Const{Isnull: true, Location: t.Location}}}
-		}
-		items = append(items, target(val))
+	for _, v := range values {
+		items = append(items, target(v))
 	}
 	out.rows, err = c.rowsOf(&pgquery.SelectStmt{
 		TargetList: items, FromClause: append([]*pgquery.Node{rangeVar(s.Relation)}, s.FromClause...),
@@ -48,9 +40,6 @@ func (c *converter) updateStmt(s *pgquery.UpdateStmt, from, to int) (*Update, er
 // deleteStmt converts DELETE FROM table [AS alias] [USING ...] [WHERE ...].
 func (c *converter) deleteStmt(s *pgquery.DeleteStmt, from, to int) (*Delete, error) {
 	out := &Delete{statement: statement{src: c.src, from: from, to: to}}
-	if len(s.ReturningList) > 0 {
-		return nil, c.src.unsupported(c.find("returning"), "select the rows before", "RETURNING is not supported")
-	}
 	rel, err := c.relation(s.Relation)
 	if err != nil {
 		return nil, err
@@ -59,6 +48,9 @@ func (c *converter) deleteStmt(s *pgquery.DeleteStmt, from, to int) (*Delete, er
 		return nil, c.src.unsupported(rel.past.pos(), "a change is made to the rows as they are", "AS OF for the table that is changed is not supported")
 	}
 	out.Table, out.tableAt = rel.name, rel.pos()
+	if out.returning, err = c.selectItems(s.ReturningList); err != nil {
+		return nil, err
+	}
 	out.rows, err = c.rowsOf(&pgquery.SelectStmt{
 		TargetList: []*pgquery.Node{starOf(s.Relation)}, FromClause: append([]*pgquery.Node{rangeVar(s.Relation)}, s.UsingClause...),
 		WhereClause: s.WhereClause, WithClause: s.WithClause,
@@ -67,14 +59,14 @@ func (c *converter) deleteStmt(s *pgquery.DeleteStmt, from, to int) (*Delete, er
 }
 
 // insertQuery converts the SELECT of INSERT ... SELECT, wrapped so that its columns can be cast whatever its clauses.
-func (c *converter) insertQuery(s *pgquery.SelectStmt, from, to int) (*Select, error) {
+func (c *converter) insertQuery(s *pgquery.SelectStmt, with *pgquery.WithClause, from, to int) (*Select, error) {
 	sub := &pgquery.RangeSubselect{
 		Subquery: &pgquery.Node{Node: &pgquery.Node_SelectStmt{SelectStmt: s}}, Alias: &pgquery.Alias{Aliasname: "query"},
 	}
 	star := &pgquery.ColumnRef{Fields: []*pgquery.Node{{Node: &pgquery.Node_AStar{AStar: &pgquery.A_Star{}}}}}
 	return c.rowsOf(&pgquery.SelectStmt{
 		TargetList: []*pgquery.Node{target(&pgquery.Node{Node: &pgquery.Node_ColumnRef{ColumnRef: star}})},
-		FromClause: []*pgquery.Node{{Node: &pgquery.Node_RangeSubselect{RangeSubselect: sub}}},
+		FromClause: []*pgquery.Node{{Node: &pgquery.Node_RangeSubselect{RangeSubselect: sub}}}, WithClause: with,
 	}, from, to)
 }
 
@@ -103,28 +95,87 @@ func rangeVar(r *pgquery.RangeVar) *pgquery.Node {
 	return &pgquery.Node{Node: &pgquery.Node_RangeVar{RangeVar: r}}
 }
 
-// onConflict converts ON CONFLICT [(columns)] DO NOTHING.
+// selectItems converts the list of RETURNING.
+func (c *converter) selectItems(list []*pgquery.Node) ([]selectItem, error) {
+	var out []selectItem
+	for _, n := range list {
+		t := n.GetResTarget()
+		e, err := c.selectExpr(t.Val)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, selectItem{expr: e, alias: t.Name})
+	}
+	return out, nil
+}
+
+// setClause converts the list of SET; DEFAULT is NULL among the values.
+func (c *converter) setClause(list []*pgquery.Node) (set []assignment, values []*pgquery.Node, err error) {
+	for _, n := range list {
+		t := n.GetResTarget()
+		pos := c.at(t.Location)
+		if len(t.Indirection) > 0 {
+			return nil, nil, c.src.unsupported(pos, "", "assignment to a part of a column is not supported")
+		}
+		val := t.Val
+		if m := val.GetMultiAssignRef(); m != nil { // SET (a, b) = (1, 2)
+			row := m.Source.GetRowExpr()
+			if row == nil {
+				return nil, nil, c.src.unsupported(pos, "write column = (subquery) for each", "SET (columns) = (subquery) is not supported")
+			}
+			if len(row.Args) != int(m.Ncolumns) {
+				return nil, nil, c.src.fail(pos, stateSyntax, "", "number of columns does not match number of values")
+			}
+			val = row.Args[m.Colno-1]
+		}
+		a := assignment{columnRef: columnRef{at: at(pos), name: t.Name}, toDefault: val.GetSetToDefault() != nil}
+		if a.toDefault {
+			val = &pgquery.Node{Node: &pgquery.Node_AConst{AConst: &pgquery.A_Const{Isnull: true, Location: t.Location}}}
+		}
+		set, values = append(set, a), append(values, val)
+	}
+	return set, values, nil
+}
+
+// onConflict converts ON CONFLICT [(columns) | ON CONSTRAINT name] DO NOTHING | DO UPDATE SET ... [WHERE ...].
 func (c *converter) onConflict(out *Insert, s *pgquery.OnConflictClause) error {
 	if s == nil {
 		return nil
 	}
 	out.conflictAt = c.find("conflict")
-	if s.Action != pgquery.OnConflictAction_ONCONFLICT_NOTHING {
-		return c.src.unsupported(out.conflictAt, "", "ON CONFLICT DO UPDATE is not supported")
-	}
 	out.onConflict = ConflictNothing
-	if s.Infer == nil {
+	if s.Infer != nil {
+		if s.Infer.WhereClause != nil {
+			return c.src.unsupported(out.conflictAt, "name the columns of the primary key", "ON CONFLICT with a condition is not supported")
+		}
+		out.constraint = s.Infer.Conname
+		for _, n := range s.Infer.IndexElems {
+			e := n.GetIndexElem()
+			if e.GetName() == "" {
+				return c.src.unsupported(out.conflictAt, "name the columns of the primary key", "ON CONFLICT with an expression is not supported")
+			}
+			out.conflict = append(out.conflict, columnRef{at: at(out.conflictAt), name: e.Name})
+		}
+	}
+	if s.Action != pgquery.OnConflictAction_ONCONFLICT_UPDATE {
 		return nil
 	}
-	if s.Infer.Conname != "" || s.Infer.WhereClause != nil {
-		return c.src.unsupported(out.conflictAt, "name the columns of the primary key", "ON CONFLICT with a constraint's name or a condition is not supported")
+	out.onConflict = ConflictUpdate
+	if s.Infer == nil {
+		return c.src.fail(out.conflictAt, stateSyntax, "name the columns of the primary key: ON CONFLICT (key) DO UPDATE", "ON CONFLICT DO UPDATE requires inference specification or constraint name")
 	}
-	for _, n := range s.Infer.IndexElems {
-		e := n.GetIndexElem()
-		if e.GetName() == "" {
-			return c.src.unsupported(out.conflictAt, "name the columns of the primary key", "ON CONFLICT with an expression is not supported")
+	set, values, err := c.setClause(s.TargetList)
+	if err != nil {
+		return err
+	}
+	out.set = set
+	for _, v := range values {
+		e, err := c.expr(v)
+		if err != nil {
+			return err
 		}
-		out.conflict = append(out.conflict, columnRef{at: at(out.conflictAt), name: e.Name})
+		out.setTo = append(out.setTo, e)
 	}
-	return nil
+	out.updateWhere, err = c.optional(s.WhereClause)
+	return err
 }

@@ -37,7 +37,8 @@ type columnDef struct {
 	name    string
 	at      int
 	typ     record.Type
-	notNull bool // of a table
+	notNull bool   // of a table
+	def     string // DEFAULT; empty: none
 }
 
 type watermarkDef struct {
@@ -148,7 +149,14 @@ func (c *cursor) column(s *CreateStream) error {
 	}
 	switch w := c.word(c.i); w {
 	case "":
-	case "not", "null", "primary", "unique", "default", "check", "references", "generated", "collate", "constraint":
+	case "default":
+		if err := c.defaultValue(&col); err != nil {
+			return err
+		}
+		if w := c.word(c.i); slices.Contains(constraintWords, w) {
+			return c.constraint(w)
+		}
+	case "not", "null", "primary", "unique", "check", "references", "generated", "collate", "constraint":
 		return c.constraint(w)
 	default:
 		return c.expect(`"," or ")"`)
@@ -265,7 +273,7 @@ func StreamOf(s *CreateStream) (*millracev1.Stream, error) {
 			return nil, err
 		}
 		seen[col.name] = true
-		out.Columns = append(out.Columns, &millracev1.Column{Name: col.name, Type: col.typ.String(), NotNull: col.notNull})
+		out.Columns = append(out.Columns, &millracev1.Column{Name: col.name, Type: col.typ.String(), NotNull: col.notNull, Default: col.def})
 	}
 	if err := s.setWatermark(out); err != nil {
 		return nil, err

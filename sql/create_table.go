@@ -51,7 +51,7 @@ func (c *cursor) tableItem(t *CreateTable) error {
 	case "primary":
 		return c.primaryKey(t)
 	case "unique", "foreign", "check", "constraint", "exclude", "like":
-		return c.src.unsupported(c.pos(), "a table has a primary key and NOT NULL", "%s in CREATE TABLE is not supported", upper(w))
+		return c.src.unsupported(c.pos(), "a table has a primary key, NOT NULL and DEFAULT", "%s in CREATE TABLE is not supported", upper(w))
 	case "watermark":
 		return c.src.unsupported(c.pos(), "declare it on a stream", "WATERMARK of a table is not supported")
 	}
@@ -69,8 +69,15 @@ func (c *cursor) tableItem(t *CreateTable) error {
 		case c.accept("not", "null"):
 			col.notNull = true
 		case c.accept("null"):
-		case slices.Contains([]string{"default", "unique", "check", "references", "generated", "collate", "constraint"}, w):
-			return c.src.unsupported(pos, "a table has a primary key and NOT NULL", "%s in CREATE TABLE is not supported", upper(w))
+		case w == "default":
+			if col.def != "" {
+				return c.src.fail(pos, stateSyntax, "", "multiple default values specified for column %q of table %q", col.name, t.Name)
+			}
+			if err := c.defaultValue(&col); err != nil {
+				return err
+			}
+		case slices.Contains([]string{"unique", "check", "references", "generated", "collate", "constraint"}, w):
+			return c.src.unsupported(pos, "a table has a primary key, NOT NULL and DEFAULT", "%s in CREATE TABLE is not supported", upper(w))
 		case w != "":
 			return c.expect(`"," or ")"`)
 		default:

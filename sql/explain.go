@@ -81,7 +81,10 @@ func PlanExplain(e *ExplainStatement, c Catalog) (p *plan.Plan, err error) {
 	case *CreateView:
 		p, _, err = PlanView(s, c)
 	case *Insert:
-		_, p, err = PlanInsert(s, c)
+		var ch *Change
+		if ch, err = PlanInsert(s, c); err == nil {
+			p = ch.Plan
+		}
 	case *Select:
 		p, err = PlanSelect(s, c)
 	default:

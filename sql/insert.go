@@ -1,25 +1,31 @@
 package sql
 
 import (
-	"slices"
-
 	pgquery "github.com/pganalyze/pg_query_go/v6"
 
 	"github.com/millrace/millrace/plan"
 )
 
-// Insert is INSERT INTO stream|table [(columns)] VALUES (...), ... | SELECT ... [ON CONFLICT [(key)] DO NOTHING].
+// Insert is INSERT INTO stream|table [AS alias] [(columns)] VALUES (...), ... | SELECT ... | DEFAULT VALUES
+// [ON CONFLICT ...] [RETURNING ...].
 type Insert struct {
 	statement
 	Stream string // or table
 
-	streamAt   int
-	columns    []columnRef // none: all, in order
-	rows       [][]expr
-	query      *Select // instead of rows
-	onConflict ConflictAction
-	conflictAt int         // of CONFLICT
-	conflict   []columnRef // the columns named there
+	alias    string // empty: none
+	streamAt int
+	columns  []columnRef // nil: all, in order
+	rows     [][]expr
+	query    *Select // instead of rows
+
+	onConflict  ConflictAction
+	conflictAt  int          // of CONFLICT
+	conflict    []columnRef  // the columns named there
+	constraint  string       // or the constraint
+	set         []assignment // of DO UPDATE
+	setTo       []expr       // what each of set becomes
+	updateWhere expr         // nil: none
+	returning   []selectItem
 }
 
 // insert parses INSERT INTO stream [(columns)] VALUES (...), ...
@@ -36,41 +42,62 @@ func (c *cursor) insert() (Statement, error) {
 	return conv.insertStmt(s.InsertStmt, from, to)
 }
 
-// PlanInsert returns the stream or table and a plan of the rows, whose columns are all of its declared columns in order;
-// those that aren't given are NULL. Errors are those of PlanSelect.
-func PlanInsert(s *Insert, c Catalog) (*Object, *plan.Plan, error) {
+// PlanInsert returns the change that s makes, of a stream or table. Its plan's columns are all of the declared columns in
+// order; those that aren't given are their DEFAULT, or NULL. Errors are those of PlanSelect.
+func PlanInsert(s *Insert, c Catalog) (*Change, error) {
 	return planInsert(s, valuesOf(s.statement), c)
 }
 
-func planInsert(s *Insert, ps *parameters, c Catalog) (*Object, *plan.Plan, error) {
+func planInsert(s *Insert, ps *parameters, c Catalog) (*Change, error) {
 	obj, ok := c.Lookup(s.Stream)
 	if !ok {
-		return nil, nil, s.src.fail(s.streamAt, stateNoRelation, suggest(s.Stream, c.Names()), "unknown stream or table %q", s.Stream)
+		return nil, s.src.fail(s.streamAt, stateNoRelation, suggest(s.Stream, c.Names()), "unknown stream or table %q", s.Stream)
 	}
 	if obj.Kind == ObjectView {
-		return nil, nil, s.src.fail(s.streamAt, stateWrongObject, "insert into the streams that it reads", "%q is a view", s.Stream)
+		return nil, s.src.fail(s.streamAt, stateWrongObject, "insert into the streams that it reads", "%q is a view", s.Stream)
 	}
 	targets, err := s.targets(obj)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
+	}
+	ch := &Change{Table: obj, Kind: ChangeInsert, OnConflict: s.onConflict}
+	if s.query != nil {
+		ch.Plan, err = planRows(s.query, ps, c, &changeQuery{of: s.query, name: "INSERT", change: ch,
+			edit: func(q *selection, b *binder) error { return s.fill(q, b, obj, targets) }})
+	} else {
+		ch.Plan, err = s.values(ps, obj, targets)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err := s.checkConflict(obj); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if s.query != nil {
-		p, err := planRows(s.query, ps, c, func(a *analyzer, q *changedRows) error { return s.fill(a, q, obj, targets) })
-		return obj, p, err
+	if s.onConflict == ConflictUpdate {
+		if ch.Conflict, err = s.planConflict(ps, c, obj); err != nil {
+			return nil, err
+		}
 	}
-	values := &plan.Values{}
+	if len(s.returning) > 0 {
+		if ch.Returning, err = s.planReturning(ps, c, obj); err != nil {
+			return nil, err
+		}
+		ch.Returned = ch.Returning.Output[1:]
+	}
+	return ch, nil
+}
+
+// values plans VALUES.
+func (s *Insert) values(ps *parameters, obj *Object, targets []int) (*plan.Plan, error) {
+	var rows [][]plan.Expr
 	for _, row := range s.rows {
 		out, err := s.row(ps, obj, targets, row)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		values.Rows = append(values.Rows, out)
+		rows = append(rows, out)
 	}
-	op := plan.Op{Kind: plan.OpValues, Schema: obj.Columns, Values: values}
-	return obj, &plan.Plan{Version: plan.Version, Stages: []plan.Stage{{Ops: []plan.Op{op}}}, Output: obj.Columns}, nil
+	return valuesPlan(obj.Columns, rows), nil
 }
 
 // targets returns the positions of the columns that are given.
@@ -102,20 +129,21 @@ func (s *Insert) row(ps *parameters, obj *Object, targets []int, row []expr) ([]
 		return nil, s.src.fail(row[0].pos(), stateSyntax, "", "fewer values (%d) than columns (%d)", len(row), len(targets))
 	}
 	out := make([]plan.Expr, len(obj.Columns))
-	for i, c := range obj.Columns {
-		out[i] = nullOf(c.Type, 0).expr(nil)
+	for i := range obj.Columns {
+		if i < len(row) && targets[i] == i {
+			continue // given, as most are
+		}
+		n, err := defaultOf(obj, i, s.streamAt)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = n.expr(nil)
 	}
 	b := &binder{src: s.src, scope: newScope(nil), noAggs: "VALUES", noOver: "VALUES", params: ps}
 	b.scope.none = "text is written in single quotes"
 	for i, e := range row {
-		if _, ok := e.(*defaultValue); ok {
-			continue
-		}
-		n, err := b.bind(e)
+		n, err := s.value(b, obj, targets[i], e)
 		if err != nil {
-			return nil, err
-		}
-		if n, err = b.assignment(n, obj.Columns[targets[i]].Name, obj); err != nil {
 			return nil, err
 		}
 		out[targets[i]] = n.expr(nil)
@@ -123,17 +151,32 @@ func (s *Insert) row(ps *parameters, obj *Object, targets []int, row []expr) ([]
 	return out, nil
 }
 
-// fill makes the query give all columns, those without a value as NULL.
-func (s *Insert) fill(a *analyzer, q *changedRows, obj *Object, targets []int) error {
+// value checks what stands for column i of the table.
+func (s *Insert) value(b *binder, obj *Object, i int, e expr) (*node, error) {
+	if _, ok := e.(*defaultValue); ok {
+		return defaultOf(obj, i, e.pos())
+	}
+	n, err := b.bind(e)
+	if err != nil {
+		return nil, err
+	}
+	return b.assignment(n, obj.Columns[i].Name, obj)
+}
+
+// fill makes the query give all columns, those without a value as their DEFAULT.
+func (s *Insert) fill(q *selection, b *binder, obj *Object, targets []int) error {
 	given := q.outs
 	if len(given) > len(targets) || len(given) < len(targets) && s.columns != nil {
 		return s.src.fail(s.query.at, stateSyntax, "", "the query has %d columns for %d of %q", len(given), len(targets), obj.Name)
 	}
 	outs := make([]selected, len(obj.Columns))
 	for i, c := range obj.Columns {
-		outs[i] = selected{name: c.Name, node: nullOf(c.Type, s.query.at)}
+		n, err := defaultOf(obj, i, s.query.at)
+		if err != nil {
+			return err
+		}
+		outs[i] = selected{name: c.Name, node: n}
 	}
-	b := a.binder(newScope(nil), "INSERT")
 	for i, o := range given {
 		name := obj.Columns[targets[i]].Name
 		n, err := b.assignment(o.node, name, obj)
@@ -143,28 +186,5 @@ func (s *Insert) fill(a *analyzer, q *changedRows, obj *Object, targets []int) e
 		outs[targets[i]] = selected{name: name, node: n, pos: o.pos}
 	}
 	q.outs = outs
-	return nil
-}
-
-// checkConflict checks that ON CONFLICT is about a table's primary key.
-func (s *Insert) checkConflict(obj *Object) error {
-	if s.onConflict == ConflictError {
-		return nil
-	}
-	if obj.Kind != ObjectTable {
-		return s.src.fail(s.conflictAt, stateColumnRef, "a stream only appends", "ON CONFLICT is for tables, and %q is a %s,", obj.Name, obj.Kind)
-	}
-	var names []string
-	for _, c := range s.conflict {
-		if obj.Columns.Index(c.name) < 0 {
-			return s.src.fail(c.pos(), stateNoColumn, suggest(c.name, namesOf(obj.Columns)), "unknown column %q of table %q", c.name, obj.Name)
-		}
-		names = append(names, c.name)
-	}
-	for _, k := range obj.Key {
-		if s.conflict != nil && !slices.Contains(names, obj.Columns[k].Name) || s.conflict != nil && len(names) != len(obj.Key) {
-			return s.src.fail(s.conflict[0].pos(), stateColumnRef, "name the columns of the primary key, or none", "ON CONFLICT names no unique constraint of %q,", obj.Name)
-		}
-	}
 	return nil
 }

@@ -14,10 +14,10 @@ const MaxParameters = 1 << 15
 // Description is what is known of a statement before its parameters have values.
 type Description struct {
 	Params []record.Type // of $1, $2, ..., as their places ask for; text where nothing does
-	Output record.Schema // of a *Select's result; nil for all other statements
+	Output record.Schema // of a *Select's result and of RETURNING; nil for statements without rows
 }
 
-// Prepare checks a statement whose parameters have no values yet: a *Select, an *Insert, or what an
+// Prepare checks a statement whose parameters have no values yet: a *Select, *Insert, *Update, *Delete, or what an
 // *ExplainStatement explains; of all others it tells nothing. given are the types that the client declared for the
 // first parameters; Unknown leaves one open. Errors are those of PlanSelect and PlanInsert; 42P18 for a parameter
 // that is skipped ($2 without $1).
@@ -31,14 +31,12 @@ func Prepare(s Statement, given []record.Type, c Catalog) (*Description, error) 
 			return nil, err
 		}
 		out.Output = q
-	case *Insert:
-		if _, _, err := planInsert(s, ps, c); err != nil {
+	case *Insert, *Update, *Delete:
+		ch, err := planChange(s, ps, c)
+		if err != nil {
 			return nil, err
 		}
-	case *Update, *Delete:
-		if _, err := planChange(s, ps, c); err != nil {
-			return nil, err
-		}
+		out.Output = ch.Returned
 	case *ExplainStatement:
 		if s.Statement == nil {
 			return out, nil
@@ -102,6 +100,8 @@ func sourceOf(s Statement) *source {
 	case *Update:
 		return s.src
 	case *Delete:
+		return s.src
+	case *Truncate:
 		return s.src
 	case *ExplainStatement:
 		return s.src

@@ -104,20 +104,20 @@ func (m memory) statement(out *strings.Builder, s Statement) error {
 			return err
 		}
 		return m.explain(out, p)
-	case *Update, *Delete:
+	case *Update, *Delete, *Truncate, *Insert:
 		ch, err := PlanChange(s, m)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "%s %s\n", lowerASCII(string(ch.Kind)), ch.Table.Name)
-		return m.explain(out, ch.Plan)
-	case *Insert:
-		obj, p, err := PlanInsert(s, m)
-		if err != nil {
+		into := map[ChangeKind]string{ChangeInsert: "into "}[ch.Kind]
+		fmt.Fprintf(out, "%s %s%s\n", lowerASCII(string(ch.Kind)), into, ch.Table.Name)
+		if ch.Conflict != nil {
+			fmt.Fprintf(out, "conflict %v\n", ch.Conflict.Output)
+		}
+		if err := m.explain(out, ch.Plan); err != nil || ch.Returned == nil {
 			return err
 		}
-		fmt.Fprintf(out, "insert into %s\n", obj.Name)
-		return m.explain(out, p)
+		fmt.Fprintf(out, "returns %v\n", ch.Returned)
 	case *ExplainStatement:
 		p, err := PlanExplain(s, m)
 		if err != nil {

@@ -179,8 +179,12 @@ func (c *cursor) statement() (Statement, error) {
 		return c.update()
 	case "delete":
 		return c.delete()
-	case "select", "values", "table", "with":
+	case "truncate":
+		return c.truncate()
+	case "select", "values", "table":
 		return c.query()
+	case "with":
+		return c.with()
 	case "":
 		if c.tokens[0].tok == tokenOpen {
 			return c.query()
@@ -199,8 +203,26 @@ func (c *cursor) query() (Statement, error) {
 	return s, nil
 }
 
+// with parses WITH ... SELECT, INSERT, UPDATE or DELETE.
+func (c *cursor) with() (Statement, error) {
+	from, to := c.pos(), c.end()
+	conv, node, err := parsePart(c.src, from, to)
+	if err != nil {
+		return nil, err
+	}
+	switch n := node.GetNode().(type) {
+	case *pgquery.Node_InsertStmt:
+		return conv.insertStmt(n.InsertStmt, from, to)
+	case *pgquery.Node_UpdateStmt:
+		return conv.updateStmt(n.UpdateStmt, from, to)
+	case *pgquery.Node_DeleteStmt:
+		return conv.deleteStmt(n.DeleteStmt, from, to)
+	}
+	return c.query()
+}
+
 // statementWords are the words that a statement may begin with.
-var statementWords = []string{"select", "create", "drop", "show", "describe", "explain", "subscribe", "insert", "update", "delete", "set", "reset"}
+var statementWords = []string{"select", "create", "drop", "show", "describe", "explain", "subscribe", "insert", "update", "delete", "truncate", "set", "reset"}
 
 // other refuses a statement: by name when it is one of PostgreSQL's.
 func (c *cursor) other(first string) error {
@@ -215,8 +237,9 @@ func (c *cursor) other(first string) error {
 	}
 	hint := ""
 	switch first {
-	case "truncate":
-		hint = "use DELETE FROM"
+	case "alter":
+		first += " " + c.word(1)
+		hint = "make another with CREATE, copy with INSERT ... SELECT, and DROP the old one"
 	case "merge":
 		hint = "use INSERT ... ON CONFLICT, UPDATE or DELETE"
 	}

@@ -113,15 +113,15 @@ func (c *cursor) skipExpression() (span, error) {
 }
 
 // parseExpression parses bytes from..to of the source as an expression.
-func parseExpression(src *source, s span) (expr, error) {
+func parseExpression(src *source, s span, what string) (expr, error) {
 	const prefix = "SELECT "
 	tree, err := parseText(prefix + src.text[s.from:s.to])
 	if err != nil {
-		return nil, src.fail(s.from, stateSyntax, "write a column, or an expression in parentheses", "syntax error: malformed time of FOR SYSTEM_TIME AS OF")
+		return nil, src.fail(s.from, stateSyntax, "write a column, or an expression in parentheses", "syntax error: malformed %s", what)
 	}
 	items := tree.Stmts[0].Stmt.GetSelectStmt().GetTargetList()
 	if len(tree.Stmts) != 1 || len(items) != 1 {
-		return nil, src.fail(s.from, stateSyntax, "", "expected one expression")
+		return nil, src.fail(s.from, stateSyntax, "", "expected one expression for %s", what)
 	}
 	c := &converter{src: src, base: s.from - len(prefix), to: s.to}
 	return c.expr(items[0].GetResTarget().Val)

@@ -11,9 +11,16 @@ type Update struct {
 	statement
 	Table string
 
-	tableAt int
-	set     []columnRef
-	rows    *Select // the table's columns, then what each of set becomes
+	tableAt   int
+	set       []assignment
+	rows      *Select // the table's columns, then what each of set becomes
+	returning []selectItem
+}
+
+// assignment is column = expression of SET.
+type assignment struct {
+	columnRef
+	toDefault bool
 }
 
 // Delete is DELETE FROM table [USING ...] [WHERE ...].
@@ -21,8 +28,9 @@ type Delete struct {
 	statement
 	Table string
 
-	tableAt int
-	rows    *Select // the table's columns
+	tableAt   int
+	rows      *Select // the table's columns
+	returning []selectItem
 }
 
 func (c *cursor) update() (Statement, error) {
@@ -70,8 +78,8 @@ func (b *binder) assignment(n *node, col string, obj *Object) (*node, error) {
 	return b.coerce(n, t)
 }
 
-// bare tells whether an expression takes its type from the column that it is assigned to.
-func bare(e expr) bool {
+// isBare tells whether an expression takes its type from the column that it is assigned to.
+func isBare(e expr) bool {
 	switch e.(type) {
 	case *literal, *parameter:
 		return true
@@ -84,7 +92,7 @@ func (s *Update) query() *Select {
 	q := *s.rows
 	q.items = slices.Clone(q.items)
 	for i := range q.items {
-		if e := q.items[i].expr; bare(e) {
+		if e := q.items[i].expr; isBare(e) {
 			q.items[i].expr = &literal{at: at(e.pos()), kind: litNull}
 		}
 	}
@@ -92,35 +100,48 @@ func (s *Update) query() *Select {
 }
 
 // assign makes the query of UPDATE give the table's columns as they are, and then as they become.
-func (s *Update) assign(a *analyzer, q *changedRows, obj *Object) error {
+func (s *Update) assign(q *selection, b *binder, obj *Object) error {
 	n := len(obj.Columns)
 	become := slices.Clone(q.outs[:n])
-	b := a.binder(newScope(nil), "UPDATE")
-	set := map[string]bool{}
+	bare := q.a.binder(newScope(nil), "UPDATE")
+	places, err := s.src.assigned(s.set, obj)
+	if err != nil {
+		return err
+	}
 	for i, c := range s.set {
-		at := obj.Columns.Index(c.name)
-		switch {
-		case at < 0:
-			return s.src.fail(c.pos(), stateNoColumn, suggest(c.name, namesOf(obj.Columns)), "unknown column %q of table %q", c.name, obj.Name)
-		case set[c.name]:
-			return s.src.fail(c.pos(), stateSyntax, "", "column %q is set twice", c.name)
-		case slices.Contains(obj.Key, at):
-			return s.src.unsupported(c.pos(), "delete the row and insert another", "UPDATE of a column of the primary key (%q) is not supported", c.name)
-		}
-		set[c.name] = true
 		value := q.outs[n+i].node
-		if e := s.rows.items[1+i].expr; bare(e) {
-			var err error
-			if value, err = b.bind(e); err != nil {
-				return err
-			}
+		switch e := s.rows.items[1+i].expr; {
+		case c.toDefault:
+			value, err = defaultOf(obj, places[i], c.pos())
+		case isBare(e):
+			value, err = bare.bind(e)
 		}
-		value, err := b.assignment(value, c.name, obj)
 		if err != nil {
 			return err
 		}
-		become[at] = selected{name: c.name, node: value, pos: c.pos()}
+		if value, err = b.assignment(value, c.name, obj); err != nil {
+			return err
+		}
+		become[places[i]] = selected{name: c.name, node: value, pos: c.pos()}
 	}
 	q.outs = append(q.outs[:n:n], become...)
 	return nil
+}
+
+// assigned returns the positions of the columns that SET names.
+func (s *source) assigned(set []assignment, obj *Object) ([]int, error) {
+	var out []int
+	for _, c := range set {
+		at := obj.Columns.Index(c.name)
+		switch {
+		case at < 0:
+			return nil, s.fail(c.pos(), stateNoColumn, suggest(c.name, namesOf(obj.Columns)), "unknown column %q of table %q", c.name, obj.Name)
+		case slices.Contains(out, at):
+			return nil, s.fail(c.pos(), stateSyntax, "", "column %q is set twice", c.name)
+		case slices.Contains(obj.Key, at):
+			return nil, s.unsupported(c.pos(), "delete the row and insert another", "UPDATE of a column of the primary key (%q) is not supported", c.name)
+		}
+		out = append(out, at)
+	}
+	return out, nil
 }

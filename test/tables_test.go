@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 func TestTables(t *testing.T) {
@@ -127,4 +129,90 @@ func TestTableStatementAfterKill(t *testing.T) {
 		answer(t, s.grpc, "json", `DELETE FROM counters WHERE n < 0`)
 		answers(t, s.grpc, `SELECT n FROM counters WHERE name = 'x'`, fmt.Sprintf(`{"n":%d}`, i+1))
 	}
+}
+
+// TestTableReturning checks RETURNING, ON CONFLICT DO UPDATE and DEFAULT through PostgreSQL's extended protocol.
+func TestTableReturning(t *testing.T) {
+	s := serve(t, "returning")
+	c := pgConnect(t, s, "")
+	pgExec(t, c, `CREATE TABLE stock (item TEXT PRIMARY KEY, n BIGINT NOT NULL DEFAULT 1, note TEXT DEFAULT 'new' || '!')`)
+	got := func(sql string, args ...any) string {
+		t.Helper()
+		rows, err := c.Query(t.Context(), sql, args...)
+		if err != nil {
+			return pgState(err)
+		}
+		all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (string, error) {
+			v, err := r.Values()
+			return fmt.Sprint(v), err
+		})
+		if err != nil {
+			return pgState(err)
+		}
+		return rows.CommandTag().String() + strings.Join(all, "")
+	}
+	const upsert = `INSERT INTO stock (item, n) VALUES ($1, $2), ($3, DEFAULT) ON CONFLICT (item) DO UPDATE SET n = stock.n + excluded.n
+		WHERE stock.n < 100 RETURNING item, n, note`
+	for _, step := range []struct {
+		sql  string
+		args []any
+		want string
+	}{
+		{upsert, []any{"nut", 5, "bolt"}, "INSERT 0 2[nut 5 new!][bolt 1 new!]"},
+		{upsert, []any{"nut", 200, "bolt"}, "INSERT 0 2[nut 205 new!][bolt 2 new!]"},
+		{upsert, []any{"nut", 1, "bolt"}, "INSERT 0 1[bolt 3 new!]"},
+		{upsert, []any{"bolt", 1, "bolt"}, "21000"},
+		{`INSERT INTO stock VALUES ('nut', NULL) ON CONFLICT (item) DO UPDATE SET n = 1`, nil, "23502"},
+		{`INSERT INTO stock VALUES ('nut', 1) ON CONFLICT (item) DO UPDATE SET n = NULL`, nil, "23502"},
+		{`INSERT INTO stock VALUES ('nut', 1) ON CONFLICT (item) DO UPDATE SET note = note`, nil, "42702"},
+		{`INSERT INTO stock VALUES ('nut', 1) ON CONFLICT (item) DO UPDATE SET n = stock.n / 0`, nil, "22012"},
+		{`INSERT INTO stock VALUES ('nail') RETURNING n / 0`, nil, "22012"},
+		{`UPDATE stock SET n = n + $1, note = DEFAULT WHERE item = $2 RETURNING n, n - $1 AS was, note`, []any{10, "bolt"}, "UPDATE 1[13 3 new!]"},
+		{`DELETE FROM stock WHERE n > $1 RETURNING *`, []any{100}, "DELETE 1[nut 205 new!]"},
+		{`DELETE FROM stock WHERE n > $1 RETURNING *`, []any{100}, "DELETE 0"},
+		{`SELECT * FROM stock`, nil, "SELECT 1[bolt 13 new!]"},
+	} {
+		if g := got(step.sql, step.args...); g != step.want {
+			t.Errorf("%s %v gave %s, want %s", step.sql, step.args, g, step.want)
+		}
+	}
+	// In the order in which they were given, though they go to many partitions.
+	if g, want := got(`INSERT INTO stock (item) SELECT n::text FROM generate_series(1, 9) AS g (n) ORDER BY n RETURNING item`),
+		"INSERT 0 9[1][2][3][4][5][6][7][8][9]"; g != want {
+		t.Errorf("%s, want %s", g, want)
+	}
+	if g := pgExec(t, c, `TRUNCATE stock`); g != "TRUNCATE TABLE" {
+		t.Error(g)
+	}
+	// COPY obeys keys and fills in defaults.
+	in := func(sql, data string) error {
+		_, err := c.PgConn().CopyFrom(t.Context(), strings.NewReader(data), sql)
+		return err
+	}
+	if err := in("COPY stock (item) FROM STDIN", "a\nb\n"); err != nil {
+		t.Error(err)
+	}
+	if err := in("COPY stock (item, n) FROM STDIN", "c\t1\na\t1\n"); pgState(err) != "23505" {
+		t.Errorf("a key that exists: %v", err)
+	}
+	if err := in("COPY stock (item, n) FROM STDIN", "c\t\\N\n"); pgState(err) != "23502" {
+		t.Errorf("NULL where none may be: %v", err)
+	}
+	tx, err := c.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := in("COPY stock (item, n) FROM STDIN", "d\t4\n"); err != nil {
+		t.Error(err)
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if g, want := got(`SELECT * FROM stock ORDER BY item`), "SELECT 3[a 1 new!][b 1 new!][d 4 new!]"; g != want {
+		t.Errorf("%s, want %s", g, want)
+	}
+	// gRPC's statements return rows as well, and streams have defaults too.
+	answers(t, s.grpc, `DELETE FROM stock WHERE item = 'd' RETURNING item, n + 1 AS next`, `{"item":"d","next":5}`)
+	answers(t, s.grpc, `CREATE STREAM log (what TEXT DEFAULT 'x', n BIGINT); INSERT INTO log (n) VALUES (1), (2) RETURNING n, what`,
+		`{"n":1,"what":"x"}`, `{"n":2,"what":"x"}`)
 }

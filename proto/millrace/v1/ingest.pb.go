@@ -418,6 +418,7 @@ type Column struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Type          string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`                       // PostgreSQL's name: bigint, double precision, timestamptz, ...
 	NotNull       bool                   `protobuf:"varint,3,opt,name=not_null,json=notNull,proto3" json:"not_null,omitempty"` // of a table: a record with NULL here doesn't decode
+	Default       string                 `protobuf:"bytes,4,opt,name=default,proto3" json:"default,omitempty"`                 // SQL's DEFAULT as it was written, which INSERT and COPY put where no value is given; empty: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -471,6 +472,13 @@ func (x *Column) GetNotNull() bool {
 		return x.NotNull
 	}
 	return false
+}
+
+func (x *Column) GetDefault() string {
+	if x != nil {
+		return x.Default
+	}
+	return ""
 }
 
 type Route struct {
@@ -991,11 +999,12 @@ const file_millrace_v1_ingest_proto_rawDesc = "" +
 	"event_rate\x18\x05 \x01(\x04R\teventRate\x12\x1e\n" +
 	"\n" +
 	"partitions\x18\x06 \x01(\rR\n" +
-	"partitions\"K\n" +
+	"partitions\"e\n" +
 	"\x06Column\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x19\n" +
-	"\bnot_null\x18\x03 \x01(\bR\anotNull\"U\n" +
+	"\bnot_null\x18\x03 \x01(\bR\anotNull\x12\x18\n" +
+	"\adefault\x18\x04 \x01(\tR\adefault\"U\n" +
 	"\x05Route\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
