@@ -306,6 +306,7 @@ func (c *changer) tableScan() *plan.Scan {
 // evaluate works out the records of the partitions that aren't done, at l's tick.
 func (c *changer) evaluate(ctx context.Context, l *layout) (map[ids.PartitionID]*write, error) {
 	if c.given != nil {
+		c.want = int64(c.given.N)
 		return c.inserts(ctx, l, c.given)
 	}
 	rows := record.NewDelta(c.ch.Plan.Output, 0)
