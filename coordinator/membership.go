@@ -89,6 +89,9 @@ func (l *leadership) overview() *internalv1.ClusterOverview {
 	out.Notices = append(notices(st), l.heldNotices(st, o)...)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if text := l.stateNotice(o); text != "" {
+		out.Notices = append(out.Notices, text)
+	}
 	out.Tick = uint64(l.newest.tick)
 	out.Moves = l.planner.moves(st, o)
 	for _, m := range out.Moves {

@@ -1,10 +1,34 @@
 package coordinator
 
 import (
+	"fmt"
 	"time"
 
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
 )
+
+// stateNotice tells how far the copies of views' state are that replicas still lack; "" when none does.
+func (l *leadership) stateNotice(o *outlook) string {
+	var replicas int
+	var done, total, rate uint64
+	for key, p := range o.progress {
+		if !p.ViewsBehind {
+			continue
+		}
+		replicas++
+		done, total = done+min(p.StateDoneBytes, p.StateTotalBytes), total+p.StateTotalBytes
+		rate += l.rates.of(key, o.now)
+	}
+	if replicas == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("%d replicas still get the state of views, %d of %d MiB are copied", replicas, done>>20, total>>20)
+	if rate > 0 && total > done {
+		left := time.Duration(float64(total-done) / float64(rate) * float64(time.Second))
+		text += fmt.Sprintf(", about %v left", left.Truncate(time.Second)+time.Second)
+	}
+	return text + "; one that takes over before computes what it lacks"
+}
 
 // rateEvery is over how long the speed of a copy is measured.
 const rateEvery = time.Second
@@ -24,15 +48,16 @@ func (c copyRates) note(progress []*internalv1.ReplicaProgress, now time.Time) {
 	for _, p := range progress {
 		key := progressKey{p.Partition, p.Node}
 		r, ok := c[key]
+		done := p.DoneBytes + p.StateDoneBytes
 		switch d := now.Sub(r.at); {
-		case !ok || p.DoneBytes < r.done:
-			r = copyRate{at: now, done: p.DoneBytes}
+		case !ok || done < r.done:
+			r = copyRate{at: now, done: done}
 		case d >= rateEvery:
-			measured := float64(p.DoneBytes-r.done) / d.Seconds()
+			measured := float64(done-r.done) / d.Seconds()
 			if r.rate > 0 {
 				measured = (3*r.rate + measured) / 4
 			}
-			r.at, r.done, r.rate = now, p.DoneBytes, measured
+			r.at, r.done, r.rate = now, done, measured
 		}
 		r.listed = now
 		c[key] = r

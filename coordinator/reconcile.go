@@ -311,7 +311,10 @@ func partitionMoves(cfg *internalv1.PartitionConfig, want []string, o *outlook) 
 	if cfg.HandoverTo != "" {
 		add(cfg.Primary, cfg.HandoverTo, "handover")
 	} else if cfg.Primary != want[0] && len(out) == 0 {
-		add(cfg.Primary, want[0], "queued")
+		m := add(cfg.Primary, want[0], "queued")
+		if pr := o.progress[progressKey{cfg.Id, want[0]}]; pr.GetViewsBehind() {
+			m.Phase, m.DoneBytes, m.TotalBytes = "state", pr.StateDoneBytes, pr.StateTotalBytes
+		}
 	}
 	for _, id := range surplus {
 		add(id, "", "remove")

@@ -415,3 +415,28 @@ func TestWithoutDown(t *testing.T) {
 		}
 	}
 }
+
+// TestStateShown: a handover that waits for the views' state says how far that is, and so does a note, with the time left.
+func TestStateShown(t *testing.T) {
+	p := &internalv1.PartitionConfig{Primary: "a", Replicas: []string{"b", "a"}, InSync: []string{"b", "a"}}
+	now := time.Unix(1000, 0)
+	o := &outlook{now: now, progress: map[progressKey]*internalv1.ReplicaProgress{
+		{0, "b"}: {Node: "b", ViewsBehind: true, StateDoneBytes: 30 << 20, StateTotalBytes: 90 << 20},
+	}}
+	moves := partitionMoves(p, []string{"b", "a"}, o)
+	if len(moves) != 1 || moves[0].Phase != "state" || moves[0].DoneBytes != 30<<20 || moves[0].TotalBytes != 90<<20 {
+		t.Errorf("moves %v", moves)
+	}
+	l := &leadership{rates: copyRates{}}
+	for i := range uint64(3) {
+		l.rates.note([]*internalv1.ReplicaProgress{{Node: "b", StateDoneBytes: 10 << 20 * (i + 1)}}, now.Add(time.Duration(i-2)*time.Second))
+	}
+	if got, want := l.stateNotice(o), "1 replicas still get the state of views, 30 of 90 MiB are copied, about 7s left; "+
+		"one that takes over before computes what it lacks"; got != want {
+		t.Errorf("note %q\nwant %q", got, want)
+	}
+	o.progress = nil
+	if got := l.stateNotice(o); got != "" {
+		t.Errorf("note %q of nothing", got)
+	}
+}

@@ -191,27 +191,32 @@ func (n *Node) load() coordinator.Load {
 		p    ids.PartitionID
 		node ids.NodeID
 	}
-	behind := map[replica]bool{}
+	behind := map[replica]stage.ShippedReplica{}
 	for _, s := range n.runtime.Shipped() {
 		if s.Behind {
-			behind[replica{s.Partition, s.Node}] = true
+			behind[replica{s.Partition, s.Node}] = s
 		}
+	}
+	note := func(p coordinator.Progress) {
+		key := replica{p.Partition, p.Node}
+		if s, ok := behind[key]; ok {
+			p.ViewsBehind, p.StateDone, p.StateTotal = true, uint64(s.Done), uint64(s.Total)
+			delete(behind, key)
+		}
+		out.Progress = append(out.Progress, p)
 	}
 	for _, r := range n.host.Status() {
 		if r.Held {
 			out.Held = append(out.Held, coordinator.Held{Partition: r.Partition, Committed: uint64(r.Commit), Reason: r.Err.Error()})
 		}
 		for _, learner := range r.Learners {
-			key := replica{r.Partition, learner.Node}
-			out.Progress = append(out.Progress, coordinator.Progress{
+			note(coordinator.Progress{
 				Partition: r.Partition, Node: learner.Node, Done: uint64(max(learner.Done, 0)), Total: uint64(max(learner.Total, 0)),
-				ViewsBehind: behind[key],
 			})
-			delete(behind, key)
 		}
 	}
 	for key := range behind { // in sync, but for the views
-		out.Progress = append(out.Progress, coordinator.Progress{Partition: key.p, Node: key.node, ViewsBehind: true})
+		note(coordinator.Progress{Partition: key.p, Node: key.node})
 	}
 	return out
 }

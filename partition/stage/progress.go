@@ -41,6 +41,9 @@ func (t *target) progress() ([]byte, error) {
 
 func (t *target) stateBytes() int64 { return t.table.bytes + t.rows.table.bytes + t.rows.bytes }
 
+// storedBytes is about what the target keeps in the state store, the past of its rows included.
+func (t *target) storedBytes() int64 { return max(0, t.stateBytes()) + t.deltas.disk }
+
 // loadTarget makes a target from what the state store has of it; from nothing, if it has nothing.
 func loadTarget(rt *Runtime, plan *targetPlan, p ids.PartitionID) (*target, error) {
 	v := plan.view

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -122,6 +123,7 @@ func readMark(r storage.Reader, k laneKey) (mark, error) {
 type lane struct {
 	key    laneKey
 	target *target
+	size   atomic.Int64 // about how many bytes are stored of it
 
 	mu       sync.Mutex // held while a batch is committed; comes after the target's mu
 	followed bool       // there are other replicas
@@ -206,6 +208,7 @@ func (s *shipper) commit(t *target, tick, floor ids.Tick, b *storage.Batch) erro
 		return err
 	}
 	l.head = head
+	l.size.Store(t.storedBytes())
 	if kept.changes == nil {
 		l.first, l.ring = l.next()+1, nil // whoever needs this one needs a copy
 	} else {
@@ -329,6 +332,7 @@ func (s *shipper) configure(st *internalv1.ClusterState) {
 			if t.applied >= t.view.created {
 				l.head = mark{born: t.view.created, tick: t.applied, floor: t.deltas.floor}
 			}
+			l.size.Store(t.storedBytes())
 			s.lanes[k] = l
 		}
 		cfg := st.Partitions[k.p]

@@ -43,6 +43,7 @@ type shipped struct {
 	durable  ids.Tick  // above base: the state at this tick survives a crash of it; 0: none
 	advanced time.Time // when durable last rose
 	hopeless bool      // it hasn't for long
+	copied   int64     // bytes sent of the copy under way, or of the last one
 }
 
 func newShipLink(s *shipper, node ids.NodeID) *shipLink {

@@ -337,7 +337,7 @@ func (o *shipSession) beginCopy(now time.Time) {
 			continue
 		}
 		out.phase, out.there, o.copying = outCopies, mark{copying: true}, out
-		o.link.note(out.key, func(r *shipped) { r.base = 0 })
+		o.link.note(out.key, func(r *shipped) { r.base, r.copied = 0, 0 })
 		o.s.counts.copies.Add(1)
 		o.ask(out)
 		return
@@ -370,6 +370,12 @@ func (o *shipSession) copyChunk(out *outLane, head mark, snap *storage.Snapshot)
 	}
 	changes := b.Changes()
 	o.s.counts.copied.Add(int64(len(changes)))
+	o.link.note(out.key, func(r *shipped) {
+		if restart {
+			r.copied = 0
+		}
+		r.copied += int64(len(changes))
+	})
 	if err := o.send(out, p, changes); err != nil || !done {
 		return err
 	}

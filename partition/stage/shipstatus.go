@@ -25,6 +25,8 @@ type ShippedReplica struct {
 	Behind bool
 	// Tick is that of the least advanced state that it has; 0 when it lacks one, or there is no view.
 	Tick ids.Tick
+	// Done and Total are about how many bytes of state it has, and is to have.
+	Done, Total int64
 }
 
 // statusAge is how old an answer of Shipped may be.
@@ -70,6 +72,13 @@ func (s *shipper) standing() []ShippedReplica {
 			}
 			out[i].Behind = out[i].Behind || !r.follows
 			out[i].Tick = min(out[i].Tick, r.tick)
+			size := w.lane.size.Load()
+			out[i].Total += size
+			if r.follows {
+				out[i].Done += size
+			} else {
+				out[i].Done += min(r.copied, size)
+			}
 		}
 		l.mu.Unlock()
 	}

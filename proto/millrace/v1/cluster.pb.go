@@ -370,7 +370,7 @@ type Move struct {
 	Partition      uint32                 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
 	From           string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
 	To             string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
-	Phase          string                 `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"` // queued, copy, promote, handover, remove
+	Phase          string                 `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"` // queued, copy, promote, state (of views), handover, remove
 	DoneBytes      uint64                 `protobuf:"varint,5,opt,name=done_bytes,json=doneBytes,proto3" json:"done_bytes,omitempty"`
 	TotalBytes     uint64                 `protobuf:"varint,6,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
 	BytesPerSecond uint64                 `protobuf:"varint,7,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"` // of late; 0: not known
