@@ -46,13 +46,13 @@ func (s *ingest) DescribeStream(ctx context.Context, req *millracev1.DescribeStr
 func (s *ingest) Append(ctx context.Context, req *millracev1.AppendRequest) (*millracev1.AppendResponse, error) {
 	conn, leave := s.n.intake.conn(ctx)
 	defer leave()
-	free, err := s.n.intake.acquire(ctx, conn, requestBytes(req))
-	if err != nil {
+	claim := &claim{in: s.n.intake, conn: conn}
+	if err := claim.settle(ctx, requestBytes(req)); err != nil {
 		return nil, err
 	}
 	answered := make(chan *millracev1.AppendResponse, 1)
 	s.start(ctx, req, false, func(r *millracev1.AppendResponse) {
-		free() // also where nobody waits for the answer any more
+		claim.free() // also where nobody waits for the answer any more
 		answered <- r
 	})
 	select {
@@ -103,31 +103,35 @@ func (s *ingest) AppendStream(stream millracev1.Ingest_AppendStreamServer) error
 func (s *ingest) receive(ctx context.Context, stream millracev1.Ingest_AppendStreamServer, inFlight *semaphore.Weighted, out *outbox) error {
 	conn, leave := s.n.intake.conn(ctx)
 	defer leave()
+	size := int64(0)
 	for {
-		if err := s.n.intake.ready(ctx, conn); err != nil {
-			return fault.Wrap(fault.Canceled, err, "append stream")
+		claim, keep, err := s.n.intake.reserve(ctx, conn, size)
+		if err != nil {
+			return fault.Wrap(fault.Canceled, ctx.Err(), "append stream")
 		}
 		req, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
+		keep()
 		if err != nil {
+			claim.free()
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
 			return err
 		}
-		size := requestBytes(req)
+		size = requestBytes(req)
 		weight := min(size, s.n.cfg.ConnInFlightBytes)
 		if err := inFlight.Acquire(ctx, weight); err != nil {
+			claim.free()
 			return fault.Wrap(fault.Canceled, err, "append stream")
 		}
-		free, err := s.n.intake.acquire(ctx, conn, size)
-		if err != nil {
+		if err := claim.settle(ctx, size); err != nil {
 			out.put(refusalOf(req, err))
 			inFlight.Release(weight)
 			continue
 		}
 		s.start(ctx, req, false, func(r *millracev1.AppendResponse) {
 			out.put(r)
-			free()
+			claim.free()
 			inFlight.Release(weight)
 		})
 	}

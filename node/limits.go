@@ -22,6 +22,8 @@ const (
 const (
 	// appendWait is how long an append waits for memory before it is refused; its client comes back later then.
 	appendWait = 500 * time.Millisecond
+	// reservedFor is how long a stream may have room for a request that doesn't come.
+	reservedFor = 250 * time.Millisecond
 	// overloadedFor is when a client that was refused should come back.
 	overloadedFor = 200 * time.Millisecond
 	// readersFor is the same for reads and subscriptions, which go on for long.
@@ -74,45 +76,81 @@ func (in *intake) conn(ctx context.Context) (c *connIntake, leave func()) {
 	}
 }
 
-// ready waits until there is room for something at all. A stream waits here before it takes a request from the transport,
-// which holds its client back and keeps no more of it than a window.
-func (in *intake) ready(ctx context.Context, c *connIntake) error {
-	for _, s := range []*semaphore.Weighted{c.inFlight, in.total} {
-		if err := s.Acquire(ctx, 1); err != nil {
-			return err
+// claim is room for one request. free may be called at any time, the rest by one goroutine.
+type claim struct {
+	in   *intake
+	conn *connIntake
+
+	mu   sync.Mutex
+	size int64 // held
+}
+
+// reserve waits for room for the next request of a stream, which should be about as large as its last one, before it is
+// taken from the transport: that holds the client back, and keeps no more of it than a window. A stream that brings nothing
+// for reservedFor loses what was reserved, for the sake of others.
+func (in *intake) reserve(ctx context.Context, conn *connIntake, size int64) (c *claim, keep func(), err error) {
+	c = &claim{in: in, conn: conn}
+	if err := c.grow(ctx, min(max(size, 1), in.connLimit)); err != nil {
+		return nil, nil, err
+	}
+	timer := time.AfterFunc(reservedFor, c.free)
+	return c, func() { timer.Stop() }, nil
+}
+
+// settle makes the claim as large as the request turned out to be.
+//
+// Errors: Exhausted OVERLOADED with a delay, when there is no room for appendWait; Canceled with ctx.
+func (c *claim) settle(ctx context.Context, size int64) error {
+	size = min(size, c.in.connLimit)
+	c.mu.Lock()
+	more := size - c.size
+	c.mu.Unlock()
+	if more <= 0 {
+		c.shrink(-more)
+		return nil
+	}
+	wait, cancel := context.WithTimeout(ctx, appendWait)
+	defer cancel()
+	if err := c.grow(wait, more); err != nil {
+		c.free()
+		if ctx.Err() != nil {
+			return fault.Wrap(fault.Canceled, ctx.Err(), "append")
 		}
-		s.Release(1)
+		c.in.refused.Add(1)
+		return err
 	}
 	return nil
 }
 
-// acquire takes room for a request; free gives it back.
-//
-// Errors: Exhausted OVERLOADED with a delay, when there is none for appendWait; Canceled with ctx.
-func (in *intake) acquire(ctx context.Context, c *connIntake, size int64) (free func(), err error) {
-	size = min(size, in.connLimit)
-	wait, cancel := context.WithTimeout(ctx, appendWait)
-	defer cancel()
-	if err := c.inFlight.Acquire(wait, size); err != nil {
-		return nil, in.refusal(ctx, "%d MiB of this connection's appends wait already (--conn-in-flight)", in.connLimit)
+func (c *claim) grow(ctx context.Context, n int64) error {
+	if err := c.conn.inFlight.Acquire(ctx, n); err != nil {
+		return overloaded("%d MiB of this connection's appends wait already (--conn-in-flight)", c.in.connLimit)
 	}
-	if err := in.total.Acquire(wait, size); err != nil {
-		c.inFlight.Release(size)
-		return nil, in.refusal(ctx, "%d MiB of appends wait on this node already (--ingest-memory)", in.limit)
+	if err := c.in.total.Acquire(ctx, n); err != nil {
+		c.conn.inFlight.Release(n)
+		return overloaded("%d MiB of appends wait on this node already (--ingest-memory)", c.in.limit)
 	}
-	in.held.Add(size)
-	return func() {
-		in.held.Add(-size)
-		in.total.Release(size)
-		c.inFlight.Release(size)
-	}, nil
+	c.mu.Lock()
+	c.size += n
+	c.mu.Unlock()
+	c.in.held.Add(n)
+	return nil
 }
 
-func (in *intake) refusal(ctx context.Context, format string, limit int64) error {
-	if ctx.Err() != nil {
-		return fault.Wrap(fault.Canceled, ctx.Err(), "append")
-	}
-	in.refused.Add(1)
+func (c *claim) shrink(n int64) {
+	c.mu.Lock()
+	n = min(n, c.size)
+	c.size -= n
+	c.mu.Unlock()
+	c.in.held.Add(-n)
+	c.in.total.Release(n)
+	c.conn.inFlight.Release(n)
+}
+
+// free gives all back. It may be called twice.
+func (c *claim) free() { c.shrink(1 << 62) }
+
+func overloaded(format string, limit int64) error {
 	return fault.New(fault.Exhausted, "the node has enough to do: "+format+"; send it again a little later", limit>>20).
 		WithReason(ReasonOverloaded).WithRetryAfter(overloadedFor)
 }

@@ -11,6 +11,9 @@ import (
 	"github.com/millrace/millrace/storage"
 )
 
+// TableBytes is what the tables of both stores take in memory at most, outside of what Go counts.
+const TableBytes = 7 * 64 << 20
+
 func (n *Node) stateDir() string { return filepath.Join(n.cfg.DataDir, "state") }
 
 // openStores opens both stores. A damaged log store is refused: what to do about it is the operator's choice. A damaged

@@ -111,7 +111,7 @@ func open(kind, dir string, o Options) (_ *Store, err error) {
 	}
 	s.pressure.start(s.db, d)
 	if kind == kindLog {
-		s.reclaim.after, s.reclaim.low = cmp.Or(o.reclaimAfter, reclaimAfter), s.space.low.Load
+		s.reclaim.after, s.reclaim.low = cmp.Or(o.reclaimAfter, reclaimAfter), s.space.scarce.Load
 		s.reclaim.start(s.db, func(err error) {
 			s.log.Warn("the space of deleted logs isn't free yet; Pebble frees it later", "error", err)
 		})

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -21,6 +22,7 @@ type serveOptions struct {
 	logLevel  string
 	logFormat string
 	ephemeral bool
+	memory    int64 // bytes
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -56,6 +58,9 @@ itself, whatever --join says. When it can serve, it prints one line on stdout:
 		if err != nil {
 			return err
 		}
+		if err := limitMemory(o.memory, cfg); err != nil {
+			return err
+		}
 		return a.serve(c.Context(), cfg, o, log)
 	}
 	return c
@@ -84,6 +89,7 @@ func serveFlags(f *pflag.FlagSet, cfg *node.Config, o *serveOptions) {
 	f.Var((*byteSize64)(&cfg.CopyRate), "copy-rate", "bytes a second that the node sends for moving partitions; 0: no limit")
 	f.Var((*byteSize64)(&cfg.ShipRate), "ship-rate", "bytes a second of views' state that the node sends to other replicas")
 	f.IntVar(&cfg.CopiesPerNode, "copies", cfg.CopiesPerNode, "partitions that each node copies at once while they move")
+	f.Var((*byteSize64)(&o.memory), "memory", "what the process should stay below in memory; 0: whatever it needs")
 	f.Var((*byteSize64)(&cfg.DiskReserve), "disk-reserve", "free space of the disk below which appends are refused; 0: none")
 	f.Var((*byteSize64)(&cfg.InFlightBytes), "in-flight", "appends that may wait for the disk or replicas")
 	f.Var((*byteSize64)(&cfg.IngestBytes), "ingest-memory", "appends of all clients that the node holds")
@@ -98,6 +104,23 @@ func serveFlags(f *pflag.FlagSet, cfg *node.Config, o *serveOptions) {
 	// For programs that start nodes for a while, such as the demo.
 	f.BoolVar(&o.ephemeral, "ephemeral", false, "stop when stdin ends, and remove the data folder then, and the one above if it is empty")
 	f.Lookup("ephemeral").Hidden = true
+}
+
+// leastMemory is the least that --memory takes.
+const leastMemory = 768 << 20
+
+// limitMemory has Go collect garbage more often as the process nears a size. Pebble's tables and caches, which Go doesn't
+// see, are left out of what it may use; so is nothing else: what clients make the node hold has bounds of its own.
+func limitMemory(bytes int64, cfg node.Config) error {
+	if bytes == 0 {
+		return nil
+	}
+	outside := cfg.CacheBytes + node.TableBytes
+	if bytes < leastMemory || bytes < outside+leastMemory/4 {
+		return usagef("--memory %s: use %s or more with a --cache of %s", formatBytes(bytes), formatBytes(max(leastMemory, outside+leastMemory/4)), formatBytes(cfg.CacheBytes))
+	}
+	debug.SetMemoryLimit(bytes - outside)
+	return nil
 }
 
 func newLogger(out io.Writer, o serveOptions) (*slog.Logger, error) {

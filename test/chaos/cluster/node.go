@@ -81,6 +81,9 @@ func (n *Node) Launch() error {
 		args = append(args, f, net.JoinHostPort(host, fmt.Sprint(n.ports[i])))
 	}
 	args = append(args, n.c.cfg.Args...)
+	if n.small {
+		args = append(args, "--disk-reserve", "384MiB") // of 1 GiB
+	}
 	for _, o := range n.c.others(n) {
 		args = append(args, "--join", o.gossip())
 	}
