@@ -53,6 +53,10 @@ bench-state: build # how long a view of 1 GB lacks the newest tick when a node i
 bench-move: build # a fourth node joins 5 GB of log and 1 GB of view state under load, then one is drained; some ten minutes, 25 GB of disk
 	$(GO) run ./test/bench -move $(FLAGS)
 
+.PHONY: bench-nexmark
+bench-nexmark: build # Nexmark's queries on one node; FLAGS=-peers runs Flink beside, FLAGS="-only q5,q7 -events 2000000" sizes it
+	$(GO) run ./test/bench -nexmark $(FLAGS)
+
 .PHONY: bench-peers
-bench-peers: build # beside Kafka; needs a JDK, Maven and python3
-	$(GO) run ./test/bench -peers
+bench-peers: build # beside Kafka, and Nexmark beside Flink; needs a JDK, Maven and python3; FLAGS sizes Nexmark
+	$(GO) run ./test/bench -peers $(FLAGS)

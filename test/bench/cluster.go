@@ -173,8 +173,21 @@ func ownCPU() float64 {
 	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
 }
 
+// peakRSS is the greatest resident memory that a node has had, in bytes.
+func (c *nodes) peakRSS() float64 { return c.memory("VmHWM:") * 1e6 }
+
+// forgetPeak lets peakRSS begin anew.
+func (c *nodes) forgetPeak() {
+	for _, p := range c.procs {
+		os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.cmd.Process.Pid), []byte("5"), 0) // else it is that of all before
+	}
+}
+
 // rss is the greatest resident memory of a node now, in MB (10^6 bytes).
-func (c *nodes) rss() float64 {
+func (c *nodes) rss() float64 { return c.memory("VmRSS:") }
+
+// memory is the greatest value of a line of the nodes' /proc/PID/status, in MB (10^6 bytes).
+func (c *nodes) memory(name string) float64 {
 	most := 0.0
 	for _, p := range c.procs {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
@@ -182,7 +195,7 @@ func (c *nodes) rss() float64 {
 			continue
 		}
 		for line := range strings.Lines(string(status)) {
-			if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			if rest, ok := strings.CutPrefix(line, name); ok {
 				kb, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
 				most = max(most, kb*1024/1e6)
 			}

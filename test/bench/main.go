@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -30,14 +31,17 @@ type bench struct {
 
 func main() {
 	quick := flag.Bool("quick", false, "within a minute: fewer figures, shorter runs")
-	peers := flag.Bool("peers", false, "Kafka between two runs of our own, and the ratios")
+	peers := flag.Bool("peers", false, "Kafka between two runs of our own, then Nexmark beside Flink, and the ratios")
 	dir := flag.String("peers-dir", "../shared/peers", "where the peers' scripts are")
 	failover := flag.Bool("failover", false, "only: how long appends stop when a node is lost; with -peers beside Kafka")
 	state := flag.Bool("state", false, "only: how long a view of 1 GB lacks the newest tick when a node is lost")
 	move := flag.Bool("move", false, "only: a node joins, and one is drained, with 5 GB of log and 1 GB of view state, under load")
 	kafkaRounds := flag.Int("kafka-rounds", 5, "of Kafka, with -failover -peers; some 45 seconds each")
+	var nex nexmark
+	queries := flag.Bool("nexmark", false, "only: Nexmark's queries on one node, from events that are made and from the log; with -peers beside Flink")
+	nex.flags()
 	rounds := flag.Int("rounds", 50, "of kill -9, with -failover; a fifth as many of the other faults")
-	only := flag.String("only", "", "comma-separated: append, views, latency, start, idle; with -failover: kill, hang, quiet, handover, rolling, alarms")
+	only := flag.String("only", "", "comma-separated: append, views, latency, start, idle; with -failover: kill, hang, quiet, handover, rolling, alarms; with -nexmark: q0 to q23")
 	binary := flag.String("binary", "bin/millrace", "what to measure")
 	file := flag.String("out", "bench.json", "where the figures go")
 	flag.Parse()
@@ -54,8 +58,11 @@ func main() {
 			return b.moves()
 		case *state:
 			return b.stateLoss()
+		case *queries:
+			nex.flink = *peers
+			return b.nexmark(nex, *only)
 		case *peers:
-			return b.besidePeers()
+			return errors.Join(b.besidePeers(), b.nexmark(nex.besideFlink(), *only))
 		}
 		return b.figures(*only)
 	}, *binary, *file)
@@ -126,21 +133,27 @@ type row struct {
 
 // report prints a figure and writes it to bench.json.
 func (b *bench) report(name string, value float64, unit string, settings map[string]any) error {
-	line, err := json.Marshal(row{name, value, unit, settings})
-	if err != nil {
-		return err
-	}
-	if _, err := b.out.Write(append(line, '\n')); err != nil {
+	if err := b.write(row{name, value, unit, settings}); err != nil {
 		return err
 	}
 	var at []string
-	for _, k := range []string{"record_bytes", "payload", "replicas", "compression", "keys", "rate", "flush", "state_mb", "log_mb", "acked_s", "gone_s"} {
+	for _, k := range []string{"query", "record_bytes", "payload", "replicas", "compression", "keys", "rate", "flush", "state_mb", "log_mb", "acked_s", "gone_s"} {
 		if v, ok := settings[k]; ok {
 			at = append(at, fmt.Sprintf("%s=%v", k, v))
 		}
 	}
 	fmt.Printf("%-34s %14s %-10s %s\n", name, number(value), unit, strings.Join(at, " "))
 	return nil
+}
+
+// write writes a figure to bench.json.
+func (b *bench) write(r row) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	_, err = b.out.Write(append(line, '\n'))
+	return err
 }
 
 func number(v float64) string {
