@@ -18,10 +18,11 @@ NODES ?= 3
 SEED ?= 0
 RUNS ?= 1
 FAULTS ?=
+POWER ?=
 
 .PHONY: chaos
-chaos: # disturb a cluster and check all it says; DURATION, NODES, SEED, RUNS, FAULTS=kill,cut,...
-	$(GO) run ./test/chaos -duration $(DURATION) -nodes $(NODES) -seed $(SEED) -runs $(RUNS) -faults "$(FAULTS)"
+chaos: # disturb a cluster and check all it says; DURATION, NODES, SEED, RUNS, FAULTS=kill,cut,..., POWER=1
+	$(GO) run ./test/chaos -duration $(DURATION) -nodes $(NODES) -seed $(SEED) -runs $(RUNS) -faults "$(FAULTS)" $(if $(POWER),-power)
 
 .PHONY: lint
 lint: # formatting, vet, staticcheck

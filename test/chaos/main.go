@@ -39,6 +39,8 @@ func command() int {
 	flag.StringVar(&s.dir, "dir", "", "folder for the nodes (default: a temporary one)")
 	flag.BoolVar(&s.keep, "keep", false, "keep the nodes' logs and data in any case")
 	flag.BoolVar(&s.spaces, "spaces", true, "give each node a network namespace, where root allows, to cut networks")
+	flag.BoolVar(&s.power, "power", false, "every kill is a power failure: files are in memory, and what wasn't synced is lost")
+	flag.BoolVar(&s.lie, "lie", false, "disks lie about fsync, to see that the checks find what that loses; with -power")
 	flag.IntVar(&s.load.Producers, "producers", s.load.Producers, "producers")
 	flag.IntVar(&s.load.Views, "views", s.load.Views, "views besides the bank's, chosen by the seed; 0: all")
 	flag.IntVar(&s.load.Rate, "rate", s.load.Rate, "records per second of each")
@@ -56,6 +58,10 @@ func command() int {
 		}
 	}
 	s.switches = !plain
+	if plain && s.power {
+		fmt.Fprintln(os.Stderr, "-power needs the program with its switches; leave -plain out")
+		return 2
+	}
 	if kinds != "" {
 		s.kinds = strings.Split(kinds, ",")
 		for _, k := range s.kinds {

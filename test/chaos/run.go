@@ -31,6 +31,8 @@ type settings struct {
 	dir      string // for the nodes; empty: a temporary one, which is removed unless there are violations
 	keep     bool
 	spaces   bool
+	lie      bool // disks lie about fsync: the checks must find what that loses
+	power    bool // files in memory, every kill a power failure
 	load     load.Config
 }
 
@@ -91,7 +93,7 @@ func run(ctx context.Context, s settings, out io.Writer) (*report, error) {
 	found := check.NewFindings(out)
 	r := &report{seed: s.seed}
 	c, err := cluster.New(cluster.Config{
-		Binary: binary, Dir: dir, Spaces: s.spaces,
+		Binary: binary, Dir: dir, Spaces: s.spaces, Memory: s.power,
 		Args: []string{"--partitions", "8", "--replicas", fmt.Sprint(s.replicas), "--log-level", "info"},
 		Died: func(n *cluster.Node, evidence string) { found.Add("died", "%s: %s", n.Name, evidence) },
 	})
@@ -135,6 +137,11 @@ func (s settings) through(ctx context.Context, c *cluster.Cluster, found *check.
 		if err != nil {
 			return err
 		}
+		if s.lie {
+			if err := faulty.Set(n.Control(), faulty.Disk, "lie"); err != nil {
+				return err
+			}
+		}
 		if err := n.Launch(); err != nil {
 			return err
 		}
@@ -153,7 +160,7 @@ func (s settings) through(ctx context.Context, c *cluster.Cluster, found *check.
 	}
 	r.missing, r.relations = missing, l.Relations()
 	l.Start(ctx)
-	n := nemesis.New(nemesis.Config{Seed: s.seed, Kinds: s.kinds, Replicas: s.replicas, Log: out, Switches: s.switches}, c, found)
+	n := nemesis.New(nemesis.Config{Seed: s.seed, Kinds: s.kinds, Replicas: s.replicas, Log: out, Switches: s.switches, Memory: s.power}, c, found)
 	disturbed, cancel := context.WithTimeout(ctx, s.duration)
 	go progress(disturbed, l, found, out)
 	n.Run(disturbed)
@@ -218,9 +225,7 @@ func (s settings) finish(ctx context.Context, c *cluster.Cluster, l *load.Load, 
 		r.inLog += len(p)
 	}
 	// Once more, with nothing left in any process's memory.
-	for _, n := range c.Nodes() {
-		n.Kill()
-	}
+	c.KillAll()
 	for _, n := range c.Nodes() {
 		if err := n.Launch(); err != nil {
 			found.Add("recovery", "%v", err)

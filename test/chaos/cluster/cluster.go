@@ -26,6 +26,7 @@ type Config struct {
 	Dir    string   // of all nodes' homes
 	Args   []string // of serve, for every node
 	Spaces bool     // use network namespaces where root allows
+	Memory bool     // files are in memory, and a kill is a power failure: what wasn't synced is lost
 	// Died is called when a process ends that nobody ended.
 	Died func(n *Node, evidence string)
 }
@@ -87,7 +88,7 @@ func (c *Cluster) Add(small bool) (*Node, error) {
 			return nil, err
 		}
 	}
-	if small && syscall.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprintf("size=%d", smallDisk)) == nil {
+	if small && !c.cfg.Memory && syscall.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprintf("size=%d", smallDisk)) == nil {
 		n.small = true
 		c.mu.Lock()
 		c.mounts = append(c.mounts, disk)
@@ -130,6 +131,15 @@ func (c *Cluster) Forget(n *Node) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.nodes = slices.DeleteFunc(c.nodes, func(o *Node) bool { return o == n })
+}
+
+// KillAll kills all processes at once.
+func (c *Cluster) KillAll() {
+	var wg sync.WaitGroup
+	for _, n := range c.Nodes() {
+		wg.Go(n.Kill)
+	}
+	wg.Wait()
 }
 
 // Cut loses what one node sends to another; Join ends that.
@@ -272,8 +282,8 @@ func (c *Cluster) AwaitHealthy(ctx context.Context, replicas int, patience time.
 func (c *Cluster) Close() {
 	for _, n := range c.Nodes() {
 		n.Resume()
-		n.Kill()
 	}
+	c.KillAll()
 	c.wg.Wait()
 	c.net.close()
 	for _, m := range c.mounts {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/millrace/millrace/test/chaos/faulty"
 )
 
 // Node is one node: a name, an address and a folder that outlive its processes.
@@ -90,6 +93,12 @@ func (n *Node) Launch() error {
 	cmd := n.c.net.command(n.index, n.c.cfg.Binary, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Env = append(os.Environ(), "MILLRACE_CHAOS_CONTROL="+n.Control())
+	if n.c.cfg.Memory {
+		cmd.Env = append(cmd.Env, faulty.Memory+"="+n.Data())
+		if err := faulty.Clear(n.Control(), faulty.Power); err != nil {
+			return err
+		}
+	}
 	log, err := os.OpenFile(n.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
@@ -149,7 +158,7 @@ func (n *Node) Await() error {
 	}
 }
 
-// Kill ends the process at once, as kill -9.
+// Kill ends the process at once, as kill -9 or, with Config.Memory, a power failure.
 func (n *Node) Kill() {
 	n.mu.Lock()
 	cmd, exited := n.cmd, n.exited
@@ -157,6 +166,17 @@ func (n *Node) Kill() {
 	n.mu.Unlock()
 	if cmd == nil {
 		return
+	}
+	if n.c.cfg.Memory {
+		_ = cmd.Process.Signal(syscall.SIGCONT)
+		how := fmt.Sprintf("%d %d", rand.IntN(101), rand.Uint64()>>1)
+		if err := faulty.Set(n.Control(), faulty.Power, how); err == nil {
+			select {
+			case <-exited:
+				return
+			case <-time.After(StartPatience): // it must look for the switch every 20 ms
+			}
+		}
 	}
 	_ = cmd.Process.Signal(syscall.SIGKILL)
 	<-exited

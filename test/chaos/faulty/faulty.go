@@ -14,9 +14,16 @@ import (
 
 // Names of the switches: files in the folder that the environment variable MILLRACE_CHAOS_CONTROL names.
 const (
-	Disk  = "disk"  // "delay MS": each fsync takes so long; "fail write", "fail sync": these fail
+	Disk  = "disk"  // "delay MS": each fsync takes so long; "fail write", "fail sync": these fail; "lie": fsyncs do nothing
 	Clock = "clock" // microseconds that are added to the wall clock
+	// "PERCENT SEED": the power fails now. What was synced is written to the folder, and so many percent of the blocks that
+	// weren't, by chance, and the process ends. Only for one that was started with Memory.
+	Power = "power"
 )
+
+// Memory is the environment variable that names the data folder of a process whose files are in memory: they are read from
+// there at the start, and written when the power fails. A process that ends in another way leaves the folder as it was.
+const Memory = "MILLRACE_CHAOS_MEMORY"
 
 // Set turns a switch; the process sees it within some 20 ms.
 func Set(control, name, value string) error {

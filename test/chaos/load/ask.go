@@ -132,6 +132,7 @@ func (l *Load) question(ctx context.Context, n *cluster.Node, conn *grpc.ClientC
 		account = rand.Int64N(check.TableAccounts)
 		sql = r.AskPoint(account)
 	}
+	oldest := l.oldest()
 	rows, tick, err := execute(ctx, n, conn, sql, seen)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -139,6 +140,9 @@ func (l *Load) question(ctx context.Context, n *cluster.Node, conn *grpc.ClientC
 			l.definite("node "+n.Name+": "+sql, err)
 		}
 		return 0, false
+	}
+	if tick < oldest {
+		l.f.Add("stale", "node %s: %s was answered at tick %d; %v before it was asked, %d had been acknowledged", n.Name, sql, tick, maxStaleness, oldest)
 	}
 	if account >= 0 {
 		l.Answers.Point("node "+n.Name, r.Name, account, tick, seen, rows)

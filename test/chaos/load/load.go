@@ -49,8 +49,9 @@ type Load struct {
 	relations []check.Relation // that exist here
 
 	newest  atomic.Uint64 // the highest tick of an acknowledgement
-	lastAck atomic.Int64  // when, nanoseconds
-	Gap     atomic.Int64  // the longest time without an acknowledgement, nanoseconds
+	history history
+	lastAck atomic.Int64 // when, nanoseconds
+	Gap     atomic.Int64 // the longest time without an acknowledgement, nanoseconds
 
 	failures counts // of queries, by reason
 
@@ -229,10 +230,45 @@ func (l *Load) acked(tick uint64) {
 			break
 		}
 	}
+	l.history.add(time.Now(), l.newest.Load())
 	now := time.Now().UnixNano()
 	if gap := now - l.lastAck.Swap(now); gap > l.Gap.Load() {
 		l.Gap.Store(gap)
 	}
+}
+
+// maxStaleness is a node's setting of that name, and what this machine may be late by.
+const maxStaleness = 10*time.Second + 5*time.Second
+
+// history is the newest tick that was acknowledged, over the last maxStaleness.
+type history struct {
+	mu   sync.Mutex
+	at   []time.Time
+	tick []uint64
+}
+
+func (h *history) add(at time.Time, tick uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n := len(h.at); n > 0 && at.Sub(h.at[n-1]) < 100*time.Millisecond {
+		return
+	}
+	h.at, h.tick = append(h.at, at), append(h.tick, tick)
+	for len(h.at) > 1 && at.Sub(h.at[1]) > maxStaleness {
+		h.at, h.tick = h.at[1:], h.tick[1:]
+	}
+}
+
+// oldest is the tick that no answer to a question asked now may be below.
+func (l *Load) oldest() (tick uint64) {
+	l.history.mu.Lock()
+	defer l.history.mu.Unlock()
+	for i, at := range l.history.at {
+		if time.Since(at) > maxStaleness {
+			tick = l.history.tick[i]
+		}
+	}
+	return tick
 }
 
 // addresses are all nodes' addresses, beginning with that of node i.

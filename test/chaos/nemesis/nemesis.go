@@ -27,6 +27,7 @@ type Config struct {
 	Replicas int
 	Log      io.Writer
 	Switches bool // the binary has the switches of package faulty
+	Memory   bool // a process that isn't killed, but ends, loses its files
 }
 
 // Nemesis is what disturbs.
@@ -62,20 +63,22 @@ func anyNode(*cluster.Node) bool { return true }
 func kinds() []kind {
 	cuts := func(n *Nemesis) bool { return n.c.CanCut() }
 	switches := func(n *Nemesis) bool { return n.cfg.Switches }
+	lasting := func(n *Nemesis) bool { return !n.cfg.Memory }
+	failing := func(n *Nemesis) bool { return n.cfg.Switches && !n.cfg.Memory } // such a process ends by itself
 	return []kind{
 		{"kill", 12, always, kill, false, anyNode},
-		{"term", 6, always, term, false, anyNode},
+		{"term", 6, lasting, term, false, anyNode},
 		{"pause", 8, always, pause, false, anyNode},
 		{"cut", 6, cuts, cutFull, false, anyNode},
 		{"cut-one-way", 6, cuts, cutOneWay, false, anyNode},
 		{"cut-pair", 4, cuts, cutPair, false, anyNode},
 		{"flap", 4, cuts, flap, false, anyNode},
 		{"slow-disk", 4, switches, slowDisk, false, anyNode},
-		{"failing-disk", 3, switches, failingDisk, false, anyNode},
+		{"failing-disk", 3, failing, failingDisk, false, anyNode},
 		{"clock", 5, switches, clock, false, anyNode},
 		{"full-disk", 3, func(n *Nemesis) bool { return len(n.c.Small()) > 0 }, fullDisk, false, (*cluster.Node).Small},
 		{"kill-all", 3, always, killAll, true, anyNode},
-		{"rolling", 2, always, rolling, true, anyNode},
+		{"rolling", 2, lasting, rolling, true, anyNode},
 		{"wipe", 3, always, wipe, true, anyNode},
 		{"flip", 4, always, flip, true, anyNode},
 		{"grow", 2, always, grow, true, anyNode},

@@ -50,9 +50,7 @@ func pause(ctx context.Context, _ *Nemesis, node *cluster.Node, rng *rand.Rand) 
 // killAll kills all nodes at once and starts them in random order, with pauses.
 func killAll(ctx context.Context, n *Nemesis, _ *cluster.Node, rng *rand.Rand) error {
 	nodes := n.c.Nodes()
-	for _, node := range nodes {
-		node.Kill()
-	}
+	n.c.KillAll()
 	for _, i := range rng.Perm(len(nodes)) {
 		sleep(ctx, between(rng, 0, 2000))
 		if err := nodes[i].Launch(); err != nil {
