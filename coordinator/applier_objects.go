@@ -248,7 +248,9 @@ func closeOverDependents(objs []object, drop map[uint64]bool, cascade bool) erro
 				drop[o.id] = true
 				break
 			}
-			users[dep] = append(users[dep], kindWord(o.kind)+" "+quote(o.name))
+			if user := kindWord(o.kind) + " " + quote(o.name); !slices.Contains(users[dep], user) {
+				users[dep] = append(users[dep], user)
+			}
 			break
 		}
 	}

@@ -125,6 +125,9 @@ func testCommand(t *testing.T, d *datadriven.TestData) *internalv1.Command {
 		}}
 	case "create-view":
 		v := &internalv1.ViewDef{Name: arg(d, "name")}
+		for _, c := range listArg(d, "columns") {
+			v.Columns = append(v.Columns, &millracev1.Column{Name: c, Type: "bigint"})
+		}
 		for _, s := range listArg(d, "on") {
 			var id uint64
 			if _, err := fmt.Sscan(s, &id); err != nil {
@@ -132,7 +135,17 @@ func testCommand(t *testing.T, d *datadriven.TestData) *internalv1.Command {
 			}
 			v.DependsOn = append(v.DependsOn, id)
 		}
-		cmd.Op = &internalv1.Command_CreateView{CreateView: &internalv1.CreateView{Def: v, IfNotExists: d.HasArg("if-not-exists")}}
+		cmd.Op = &internalv1.Command_CreateView{CreateView: &internalv1.CreateView{Def: v, IfNotExists: d.HasArg("if-not-exists"), Replace: d.HasArg("replace")}}
+	case "swap-view":
+		cmd.Op = &internalv1.Command_SwapView{SwapView: &internalv1.SwapView{Id: numArg(d, "id")}}
+	case "drop-replaced":
+		cmd.Op = &internalv1.Command_DropReplaced{DropReplaced: &internalv1.DropReplaced{Id: numArg(d, "id")}}
+	case "create-index":
+		cmd.Op = &internalv1.Command_CreateIndex{CreateIndex: &internalv1.CreateIndex{
+			On: arg(d, "on"), Object: numArg(d, "id"), Def: &internalv1.IndexDef{Name: arg(d, "name"), Columns: listArg(d, "columns")}, IfNotExists: d.HasArg("if-not-exists"),
+		}}
+	case "drop-index":
+		cmd.Op = &internalv1.Command_DropIndex{DropIndex: &internalv1.DropIndex{Name: arg(d, "name"), IfExists: d.HasArg("if-exists")}}
 	case "restart-view":
 		cmd.Op = &internalv1.Command_RestartView{RestartView: &internalv1.RestartView{Id: numArg(d, "id"), CreatedTick: numArg(d, "created")}}
 	case "drop":
@@ -255,7 +268,14 @@ func showState(st *internalv1.ClusterState) string {
 		fmt.Fprintf(&b, "stream %d %q tick=%d\n", s.Stream.Id, s.Stream.Name, s.CreatedTick)
 	}
 	for _, v := range st.Views {
-		fmt.Fprintf(&b, "view %d %q on=%v tick=%d\n", v.Id, v.Name, v.DependsOn, v.CreatedTick)
+		fmt.Fprintf(&b, "view %d %q on=%v tick=%d", v.Id, v.Name, v.DependsOn, v.CreatedTick)
+		if v.Replaces != 0 || v.SwapIndex != 0 {
+			fmt.Fprintf(&b, " replaces=%d replaced-by=%d swap=%d", v.Replaces, v.ReplacedBy, v.SwapIndex)
+		}
+		for _, ix := range v.Indexes {
+			fmt.Fprintf(&b, " index %d %s%v", ix.Id, ix.Name, ix.Columns)
+		}
+		b.WriteString("\n")
 	}
 	return b.String()
 }

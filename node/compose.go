@@ -50,7 +50,10 @@ func (n *Node) compose() error {
 	n.host.OnClosed(n.closed)
 	n.coord.SetLoad(n.load)
 	n.coord.OnState(n.configure)
-	n.coord.OnTick(n.host.Tick)
+	n.coord.OnTick(func(t ids.Tick, index uint64) {
+		n.clock.note(t, index)
+		n.host.Tick(t, index)
+	})
 	return nil
 }
 

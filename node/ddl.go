@@ -100,9 +100,6 @@ func (s *session) createView(ctx context.Context, st *sql.CreateView) (string, e
 	if err := s.outside("CREATE MATERIALIZED VIEW"); err != nil {
 		return "", err
 	}
-	if st.Replace {
-		return "", fault.SQL(fault.Unsupported, "0A000", "CREATE OR REPLACE MATERIALIZED VIEW is not supported")
-	}
 	v, err := planned(ctx, s.n, func(c sql.Catalog) (viewPlan, error) {
 		p, depends, err := sql.PlanView(st, c)
 		return viewPlan{p, depends}, err

@@ -98,7 +98,7 @@ func (n *Node) readable(ctx context.Context, inputs []input, minTick ids.Tick, m
 					l.tick, age.Round(time.Second), maxStaleness).WithReason(ReasonTooStale)
 			}
 		}
-		if err == nil || !fault.Retryable(err) && !late {
+		if err == nil || !fault.Retryable(err) && !late || isReplaced(err) {
 			return l, err
 		}
 		if werr := pause(ctx, retryPause); werr != nil {
@@ -124,6 +124,9 @@ func (n *Node) tryReadable(ctx context.Context, inputs []input, minTick ids.Tick
 	c := n.catalog()
 	for _, in := range inputs {
 		if id := ids.StreamID(in.object); id != 0 && c.streams[id] == nil && c.views[id] == nil {
+			if c.byName[in.name] != nil {
+				return nil, wasReplaced(in.name)
+			}
 			return nil, fault.SQL(fault.NotFound, "42P01", "%q was dropped", in.name)
 		}
 	}

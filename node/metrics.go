@@ -160,7 +160,7 @@ func (f *figures) catalogFigures(gauge, counter func(*prometheus.Desc, float64, 
 		}
 	}
 	for _, v := range stats.Views {
-		if d := c.views[ids.StreamID(v.View)]; d != nil && v.Partitions > 0 {
+		if d := c.views[ids.StreamID(v.View)]; d != nil && v.Partitions > 0 && !hidden(d) {
 			gauge(descViewTick, float64(v.Tick), d.Name)
 			gauge(descViewRows, float64(v.Rows), d.Name)
 			counter(descViewErrors, float64(v.Errors), d.Name)

@@ -51,6 +51,7 @@ type Node struct {
 
 	metrics *metrics
 
+	clock    tickClock
 	current  atomic.Pointer[catalog]
 	changed  bell // rings with each new state and each closed tick
 	draining atomic.Bool
@@ -163,6 +164,7 @@ func (n *Node) run(ctx context.Context, ready func(Addresses) error) error {
 	g.Go(func() error { return n.runtime.Run(gctx) })
 	g.Go(func() error { return n.generator.run(gctx) })
 	g.Go(func() error { return n.watchStores(gctx) })
+	g.Go(func() error { return n.replaceLoop(gctx) })
 	g.Go(func() error {
 		select {
 		case err := <-n.fatal:

@@ -65,6 +65,11 @@ func (n *Node) progress(ctx context.Context, req *internalv1.ProgressRequest) (*
 			return nil, notServedYet(err)
 		}
 		resp.Tick = least(done)
+		if last, ok := n.lastTick(object); ok {
+			if resp.Tick = min(resp.Tick, uint64(last)); resp.Tick == 0 || resp.Tick < req.MinTick {
+				return nil, wasReplaced(n.catalog().views[object].GetName())
+			}
+		}
 		if req.Oldest {
 			oldest, err := n.runtime.Oldest(object, parts)
 			if err != nil {

@@ -138,11 +138,7 @@ func (s *session) query(ctx context.Context, st *sql.Select, out output) (string
 
 // openQuery plans a query and picks its tick; run gives its rows, and may be called while the session does other things.
 func (s *session) openQuery(ctx context.Context, st *sql.Select) (run func(context.Context, output) (string, error), err error) {
-	p, err := planned(ctx, s.n, func(c sql.Catalog) (*plan.Plan, error) { return sql.PlanSelect(st, c) })
-	if err != nil {
-		return nil, err
-	}
-	l, err := s.layout(ctx, p)
+	p, l, err := s.laidOut(ctx, func(c sql.Catalog) (*plan.Plan, error) { return sql.PlanSelect(st, c) })
 	if err != nil {
 		return nil, err
 	}
@@ -172,6 +168,23 @@ func (s *session) openQuery(ctx context.Context, st *sql.Select) (run func(conte
 	}, nil
 }
 
+// laidOut plans a statement and picks its tick; anew where a view that it reads was replaced meanwhile.
+func (s *session) laidOut(ctx context.Context, f func(sql.Catalog) (*plan.Plan, error)) (*plan.Plan, *layout, error) {
+	for try := 0; ; try++ {
+		p, err := planned(ctx, s.n, f)
+		if err != nil {
+			return nil, nil, err
+		}
+		l, err := s.layout(ctx, p)
+		if !isReplaced(err) || try == 3 {
+			return p, l, err
+		}
+		if err := s.n.sync(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
 // layout picks the tick that a plan is read at. Relations that are read as of a tick of their own are readable at that; when
 // all are, the newest of them is the statement's.
 func (s *session) layout(ctx context.Context, p *plan.Plan) (*layout, error) {
@@ -194,17 +207,24 @@ func (s *session) layout(ctx context.Context, p *plan.Plan) (*layout, error) {
 	if minTick = max(minTick, newest); past {
 		minTick, pinned = newest, 0
 	}
+	wait, cancel := withinDeadline(ctx, s.n.cfg.StatementTimeout)
+	defer cancel()
 	c := s.n.catalog()
 	for _, in := range inputs {
 		if v := c.views[ids.StreamID(in.object)]; v != nil {
-			minTick = max(minTick, ids.Tick(v.CreatedTick))
+			first, err := s.n.swapTick(wait, in.object)
+			if err != nil {
+				return nil, err
+			}
+			if in.asOf > 0 && in.asOf < first {
+				return nil, notRetained(in, first)
+			}
+			minTick = max(minTick, ids.Tick(v.CreatedTick), first)
 		}
 	}
 	if pinned > 0 && minTick > pinned {
 		return nil, fault.SQL(fault.Conflict, "25001", "the transaction reads tick %d, but tick %d is asked for, which came later; begin a new one", pinned, minTick)
 	}
-	wait, cancel := withinDeadline(ctx, s.n.cfg.StatementTimeout)
-	defer cancel()
 	if len(inputs) == 0 {
 		inputs = []input{{}} // of no object: the tick that all partitions have closed
 	}

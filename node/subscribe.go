@@ -48,11 +48,23 @@ func (n *Node) subscribe(ctx context.Context, view *sql.Object, after, asOf, min
 	ctx, release := n.whileFresh(ctx)
 	defer release()
 	if after == 0 {
+		first, err := n.swapTick(ctx, view.ID)
+		switch {
+		case err != nil:
+			return err
+		case asOf > 0 && asOf < first:
+			return notRetained(input{name: view.Name, asOf: asOf}, first)
+		}
+		minTick = max(minTick, first)
 		tick, err := n.subscribeSnapshot(ctx, view, asOf, minTick, to)
 		if err != nil {
 			return err
 		}
 		after = tick
+	} else if old, err := n.predecessor(ctx, view, after); err != nil {
+		return err
+	} else if old != nil {
+		view = old
 	}
 	out := &wholeTicks{to: to, done: after, every: n.cfg.SubscribeProgress, told: time.Now()}
 	for {
@@ -66,10 +78,19 @@ func (n *Node) subscribe(ctx context.Context, view *sql.Object, after, asOf, min
 		if ctx.Err() != nil {
 			return fault.Wrap(fault.KindOfContext(ctx), ctx.Err(), "subscription to %q ended", view.Name)
 		}
+		out.drop()
+		if n.replaced(view, err) {
+			next, serr := n.successor(ctx, view)
+			if serr == nil && next != nil {
+				if err = n.moveOn(ctx, view, next, out); err == nil {
+					view = next
+					continue
+				}
+			}
+		}
 		if !fault.Retryable(err) {
 			return err
 		}
-		out.drop()
 		if err := pause(ctx, retryPause); err != nil {
 			return fault.Wrap(fault.KindOfContext(ctx), err, "subscription to %q ended", view.Name)
 		}
@@ -206,6 +227,9 @@ func (n *Node) changesHere(ctx context.Context, view ids.StreamID, parts []ids.P
 		inputs = append(inputs, ch)
 		g.Go(func() error {
 			err := n.runtime.Subscribe(ctx, view, p, after, func(tick ids.Tick, rows *record.Delta) error {
+				if last, ok := n.lastTick(view); ok && tick > last {
+					return wasReplaced(n.catalog().views[view].GetName())
+				}
 				return put(ctx, ch, change{tick, rows})
 			})
 			return notServedYet(err)

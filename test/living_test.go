@@ -1,9 +1,18 @@
 package test
 
 import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
 	"fmt"
+	"os/exec"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
 // plan returns the lines of an EXPLAIN.
@@ -116,4 +125,245 @@ func TestExplainAnalyze(t *testing.T) {
 		t.Errorf("EXPLAIN people:\n%s", got)
 	}
 	fails(t, a, "EXPLAIN ANALYZE bids", "is a stream")
+}
+
+// viewStates returns the states that SHOW VIEWS gives a view, one for each that has its name.
+func viewStates(t *testing.T, addr, name string) []string {
+	t.Helper()
+	var out []string
+	for _, v := range sql(t, addr, "SHOW VIEWS") {
+		if v["name"] == name {
+			out = append(out, v["state"].(string))
+		}
+	}
+	return out
+}
+
+// TestReplace replaces views while they are read and subscribed to. Each answer is the old query's or the new one's, and once
+// somebody has seen the new one nobody sees the old one at a later tick.
+func TestReplace(t *testing.T) {
+	nodes := cluster(t, 3)
+	a := nodes[0].grpc
+	answer(t, a, "json", `CREATE STREAM orders (customer BIGINT, amount BIGINT) WITH (key = 'customer');
+		CREATE MATERIALIZED VIEW spent AS SELECT customer, sum(amount) AS total FROM orders GROUP BY customer;
+		CREATE MATERIALIZED VIEW spent_again AS SELECT customer, sum(amount) AS total FROM orders GROUP BY customer;
+		CREATE INDEX spent_total ON spent (total);
+		INSERT INTO orders SELECT g % 10, 1 FROM generate_series(1, 1000) AS x(g)`)
+	answers(t, a, `SELECT sum(total) AS s FROM spent`, `{"s":1000}`)
+	sub := track(t, nodes[1].grpc, "SUBSCRIBE TO spent")
+	sub.awaits(t, func(rows map[string]int) bool { return len(rows) == 10 })
+
+	// Readers on all nodes note what they see at which tick.
+	type seen struct {
+		tick int64
+		sum  int64
+	}
+	var mu sync.Mutex
+	var all []seen
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	for _, n := range nodes {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				r := cli(t, nil, "sql", "--addr", n.grpc, "--format", "json", "-c", "SELECT current_tick() AS tick, sum(total)::bigint AS s FROM spent")
+				if r.code != 0 {
+					t.Errorf("a reader got: %s", r.err)
+					return
+				}
+				row := rows(t, r.out)[0]
+				tick, _ := row["tick"].(json.Number).Int64()
+				sum, _ := row["s"].(json.Number).Int64()
+				mu.Lock()
+				all = append(all, seen{tick, sum})
+				mu.Unlock()
+			}
+		})
+	}
+	answer(t, a, "json", `CREATE OR REPLACE MATERIALIZED VIEW spent AS SELECT customer, sum(amount) * 5 AS total FROM orders WHERE customer < 5 GROUP BY customer`)
+	eventually(t, func() string {
+		if r := answer(t, nodes[2].grpc, "json", `SELECT sum(total) AS s FROM spent`); !strings.Contains(r, "2500") {
+			return "still " + r
+		}
+		return ""
+	})
+	close(stop)
+	readers.Wait()
+	slices.SortFunc(all, func(x, y seen) int { return cmp.Compare(x.tick, y.tick) })
+	for i, s := range all {
+		if s.sum != 1000 && s.sum != 2500 || i > 0 && s.sum == 1000 && all[i-1].sum == 2500 {
+			t.Fatalf("at tick %d the sum is %d, after %d at %d", s.tick, s.sum, all[i-1].sum, all[i-1].tick)
+		}
+	}
+	t.Logf("%d answers", len(all))
+	sub.awaits(t, func(rows map[string]int) bool { return len(rows) == 5 && rows[`0|500`] == 1 && rows[`4|500`] == 1 })
+	if n := sub.ticksBetween(10, 5); n > 1 {
+		t.Errorf("the subscriber saw %d ticks with something in between", n)
+	}
+	answer(t, a, "json", `INSERT INTO orders VALUES (1, 100), (9, 100)`)
+	sub.awaits(t, func(rows map[string]int) bool { return rows[`1|1000`] == 1 && len(rows) == 5 })
+	answers(t, a, `SELECT customer FROM spent WHERE total = 1000`, `{"customer":1}`)
+
+	// What would not do is refused, and the view stays.
+	answer(t, a, "json", `CREATE MATERIALIZED VIEW over_spent AS SELECT count(*) AS n FROM spent`)
+	fails(t, a, `CREATE OR REPLACE MATERIALIZED VIEW spent AS SELECT customer, count(*) AS total FROM orders GROUP BY customer`, "over_spent")
+	fails(t, a, `CREATE OR REPLACE MATERIALIZED VIEW orders AS SELECT 1 AS a FROM spent`, "is a stream")
+	fails(t, a, `CREATE OR REPLACE MATERIALIZED VIEW spent_again AS SELECT customer, total FROM spent_again`, "can't read the one")
+	answer(t, a, "json", `DROP MATERIALIZED VIEW over_spent`)
+
+	// Other columns end a subscription; the node that leads may die while a view is built.
+	other := track(t, nodes[1].grpc, "SUBSCRIBE TO spent")
+	other.awaits(t, func(rows map[string]int) bool { return len(rows) == 5 })
+	answer(t, a, "json", `CREATE OR REPLACE MATERIALIZED VIEW spent AS SELECT customer, count(*) AS n, max(amount) AS most FROM orders GROUP BY customer`)
+	other.ends(t, "other columns")
+	eventually(t, func() string {
+		if r := cli(t, nil, "sql", "--addr", a, "--format", "json", "-c", `SELECT n, most FROM spent WHERE customer = 1`); r.out != "{\"n\":101,\"most\":100}\n" {
+			return r.out + r.err
+		}
+		return ""
+	})
+	answer(t, a, "json", `CREATE OR REPLACE MATERIALIZED VIEW spent AS SELECT customer, min(amount) AS least FROM orders GROUP BY customer`)
+	nodes[0].kill()
+	b := nodes[1].grpc
+	eventually(t, func() string {
+		if r := cli(t, nil, "sql", "--addr", b, "--format", "json", "-c", `SELECT least FROM spent WHERE customer = 1`); r.out != "{\"least\":1}\n" {
+			return r.out + r.err
+		}
+		return ""
+	})
+	eventually(t, func() string {
+		if s := viewStates(t, b, "spent"); len(s) != 1 || s[0] != "live" {
+			return fmt.Sprint(s)
+		}
+		return ""
+	})
+	answer(t, b, "json", `DROP MATERIALIZED VIEW spent; DROP MATERIALIZED VIEW spent_again; DROP STREAM orders`)
+}
+
+// tracker is a subscription and the rows that its changes add up to.
+type tracker struct {
+	cmd   *exec.Cmd
+	mu    sync.Mutex
+	rows  map[string]int
+	sizes []int // of rows after each tick
+	tick  string
+	errs  bytes.Buffer
+	done  chan struct{}
+	news  chan struct{}
+}
+
+// track starts a subscription. Rows are columns joined by |.
+func track(t *testing.T, addr, statement string) *tracker {
+	t.Helper()
+	f := &tracker{rows: map[string]int{}, done: make(chan struct{}), news: make(chan struct{}, 1)}
+	f.cmd = exec.Command(binary, "sql", "--addr", addr, "--format", "json", "-c", statement)
+	f.cmd.Stderr = &f.errs
+	out, err := f.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = f.cmd.Process.Kill()
+		<-f.done
+	})
+	go func() {
+		defer close(f.done)
+		for sc := bufio.NewScanner(out); sc.Scan(); {
+			f.take(sc.Text())
+		}
+		_ = f.cmd.Wait()
+	}()
+	return f
+}
+
+func (f *tracker) take(line string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	defer func() {
+		select {
+		case f.news <- struct{}{}:
+		default:
+		}
+	}()
+	dec := json.NewDecoder(strings.NewReader(line))
+	var tick, weight string
+	var cols []string
+	_, _ = dec.Token()
+	for dec.More() {
+		key, _ := dec.Token()
+		var v json.RawMessage
+		if dec.Decode(&v) != nil {
+			return
+		}
+		switch key {
+		case "_tick":
+			tick = string(v)
+		case "_weight":
+			weight = string(v)
+		case "_progress":
+			return
+		default:
+			cols = append(cols, string(v))
+		}
+	}
+	if tick != f.tick {
+		f.sizes, f.tick = append(f.sizes, len(f.rows)), tick
+	}
+	w, _ := strconv.Atoi(weight)
+	row := strings.Join(cols, "|")
+	if f.rows[row] += w; f.rows[row] == 0 {
+		delete(f.rows, row)
+	}
+}
+
+// ticksBetween counts the ticks after which there were rows, but neither a nor b.
+func (f *tracker) ticksBetween(a, b int) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, size := range f.sizes {
+		if size != 0 && size != a && size != b {
+			n++
+		}
+	}
+	return n
+}
+
+func (f *tracker) awaits(t *testing.T, ok func(map[string]int) bool) {
+	t.Helper()
+	deadline := time.After(stepTimeout)
+	for {
+		f.mu.Lock()
+		good, now := ok(f.rows), fmt.Sprint(f.rows)
+		f.mu.Unlock()
+		if good {
+			return
+		}
+		select {
+		case <-f.news:
+		case <-f.done:
+			t.Fatalf("the subscription ended: %s; it has %s", f.errs.String(), now)
+		case <-deadline:
+			t.Fatalf("the subscription has %s", now)
+		}
+	}
+}
+
+func (f *tracker) ends(t *testing.T, with string) {
+	t.Helper()
+	select {
+	case <-f.done:
+		if !strings.Contains(f.errs.String(), with) {
+			t.Errorf("the subscription ended with %q", f.errs.String())
+		}
+	case <-time.After(stepTimeout):
+		t.Errorf("the subscription goes on")
+	}
 }
