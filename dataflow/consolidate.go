@@ -90,7 +90,7 @@ func shrink[T any](s []T, n int) []T {
 // sink gathers what leaves the stage.
 type sink struct {
 	out    *record.Delta
-	merge  *consolidator // nil: rows are distinct already, or in an order
+	merge  *consolidator // nil: rows are distinct already, or in an order, or needn't be distinct
 	taken  bool          // out was handed out
 	signed bool          // a weight other than 1 was seen
 	last   int           // rows of the last tick
@@ -98,9 +98,9 @@ type sink struct {
 	kept   []int64 // memory for weights
 }
 
-func newSink(l *link) *sink {
+func newSink(l *link, appendOnly bool) *sink {
 	s := &sink{out: record.NewDelta(l.schema, 0), schema: l.schema}
-	if l.distinct == nil && !l.ordered {
+	if l.distinct == nil && !l.ordered && !appendOnly {
 		s.merge = newConsolidator(l.schema, true)
 	}
 	return s

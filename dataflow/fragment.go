@@ -30,6 +30,9 @@ type Env struct {
 	State     State           // nil: in memory
 	NowTick   ids.Tick        // the tick that an ad-hoc statement reads: current_tick() and now()
 	Partition ids.PartitionID // where the fragment runs; an ad-hoc gateway is 0
+	// AppendOnly promises that the stage takes no row back. Then equal rows of a tick may come out apart, which saves
+	// looking for them.
+	AppendOnly bool
 	// Check, if set, is called with the rows that operators pass on, and whether whoever gets them keeps all of them until
 	// the end of the tick. Its error ends the fragment: so an ad-hoc query bounds its time and its memory.
 	Check func(rows *record.Delta, kept bool) error
@@ -145,7 +148,7 @@ func New(ops []plan.Op, env Env) (*Fragment, error) {
 		}
 	}
 	last := &f.links[len(ops)-1]
-	f.sink = newSink(last)
+	f.sink = newSink(last, env.AppendOnly)
 	last.to = append(last.to, f.sink)
 	last.kept = true
 	for i := range f.links {
@@ -487,7 +490,7 @@ func checkDelta(d *record.Delta, s record.Schema) error {
 }
 
 // EndTick ends the tick and returns the stage's net change of it: no row twice (unless an ORDER BY gives them an
-// order), none with weight 0. It is valid until the next Push or EndTick.
+// order, or with Env.AppendOnly), none with weight 0. It is valid until the next Push or EndTick.
 func (f *Fragment) EndTick(tick ids.Tick, marks Marks) (*record.Delta, error) {
 	if f.err != nil {
 		return nil, f.err

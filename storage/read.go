@@ -56,6 +56,10 @@ func (i *Iter) Next() bool { return i.it.Next() }
 // Prev goes one key down.
 func (i *Iter) Prev() bool { return i.it.Prev() }
 
+// SetBounds moves the range to [lo, hi), nil being open. The iterator isn't positioned then, and sees the same moment as
+// before. It must not have failed.
+func (i *Iter) SetBounds(lo, hi []byte) { i.it.SetBounds(lo, hi) }
+
 // Valid tells whether the iterator stands on a key. When it doesn't, Error tells the end from a failure.
 func (i *Iter) Valid() bool { return i.it.Valid() && i.err == nil }
 

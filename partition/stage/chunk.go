@@ -106,7 +106,7 @@ func (c *chunk) prepare() error {
 	}
 	if s.frag == nil && s.plan.ops != nil {
 		var err error
-		env := dataflow.Env{Mode: dataflow.Live, Partition: s.p}
+		env := dataflow.Env{Mode: dataflow.Live, Partition: s.p, AppendOnly: s.plan.appends}
 		if s.frag, err = dataflow.New(s.plan.ops, env); err != nil {
 			return err
 		}

@@ -37,9 +37,12 @@ func (d *tickDelta) size() int {
 
 // deltaLog keeps a target's output deltas for as long as the retention says: the newest in memory, all of them in the
 // state store, in blocks of what was flushed together. A block's key is its last tick.
+//
+// Where rows are only appended, they are the deltas: no blocks are stored, and what isn't in memory is read from the rows.
 type deltaLog struct {
 	prefix []byte // of the blocks' keys
 	p      ids.PartitionID
+	rows   *rowStore   // layout appended: where the deltas are; else nil
 	floor  ids.Tick    // the deltas of all ticks above are here
 	recent []tickDelta // in order
 	stored int         // of recent, how many are in blocks too
@@ -65,6 +68,9 @@ func (l *deltaLog) add(tick ids.Tick, d *record.Delta) {
 	l.keep(tickDelta{tick: tick, raw: record.MarshalDelta(nil, d)})
 }
 
+// addRaw keeps the delta of tick, the highest so far, which is encoded already.
+func (l *deltaLog) addRaw(tick ids.Tick, raw []byte) { l.keep(tickDelta{tick: tick, raw: raw}) }
+
 // addRows keeps the delta of tick as it is, for those who read it here; it is encoded when it is stored.
 func (l *deltaLog) addRows(tick ids.Tick, d *record.Delta) {
 	l.keep(tickDelta{tick: tick, rows: copyDelta(d)})
@@ -80,6 +86,9 @@ func (l *deltaLog) keep(d tickDelta) {
 // until there is more to delete than a trifle.
 func (l *deltaLog) write(b *storage.Batch, done, retain ids.Tick, maxBytes int64, low ids.Tick) {
 	l.added, l.dropped = deltaBlock{}, 0
+	if l.rows != nil {
+		return
+	}
 	if l.stored < len(l.recent) {
 		var block, raw []byte
 		for _, d := range l.recent[l.stored:] {
@@ -120,6 +129,9 @@ func (l *deltaLog) floorAfter() ids.Tick {
 // written notes that the batch of write was committed.
 func (l *deltaLog) written() {
 	l.floor = l.floorAfter()
+	if l.rows != nil {
+		l.stored = len(l.recent)
+	}
 	if l.added.bytes > 0 {
 		l.blocks = append(l.blocks, l.added)
 		l.disk += l.added.bytes
@@ -213,13 +225,17 @@ func (l *deltaLog) between(r storage.Reader, after, upto ids.Tick, maxBytes int)
 		return true
 	}
 	all = true
-	if len(l.blocks) > 0 && (len(l.recent) == 0 || after+1 < l.recent[0].tick) {
+	if (len(l.blocks) > 0 || l.rows != nil) && (len(l.recent) == 0 || after+1 < l.recent[0].tick) {
 		below := upto
 		if len(l.recent) > 0 {
 			below = min(upto, l.recent[0].tick-1)
 		}
 		if after < below {
-			more, err := l.readBlocks(r, after, below, take)
+			read := l.readBlocks
+			if l.rows != nil {
+				read = l.readRows
+			}
+			more, err := read(r, after, below, take)
 			if err != nil || !more {
 				return out, all, err
 			}
@@ -262,6 +278,49 @@ func (l *deltaLog) readBlocks(r storage.Reader, after, below ids.Tick, take func
 				return false, it.Close()
 			}
 		}
+	}
+	return true, it.Close()
+}
+
+// readRows is readBlocks where the rows are the deltas. All blocks of a tick are one delta.
+func (l *deltaLog) readRows(r storage.Reader, after, below ids.Tick, take func(tickDelta) bool) (more bool, err error) {
+	prefix := l.rows.table.prefix
+	end := binary.BigEndian.AppendUint64(slices.Clip(prefix), uint64(below+1))
+	it, err := r.Iter(binary.BigEndian.AppendUint64(slices.Clip(prefix), uint64(after+1)), end)
+	if err != nil {
+		return false, err
+	}
+	var d tickDelta
+	for ok := it.First(); ok; ok = it.Next() {
+		tick, block, err := l.rows.codec.decodeBlock(it.Key()[len(prefix):], it.Value())
+		if err != nil {
+			_ = it.Close()
+			return false, err
+		}
+		if tick != d.tick {
+			if d.tick != 0 && !take(d) {
+				return false, it.Close()
+			}
+			d = tickDelta{tick: tick, raw: slices.Clone(it.Value())}
+			continue
+		}
+		if d.rows == nil {
+			first, err := record.UnmarshalDelta(d.raw, l.rows.codec.schema)
+			if err != nil {
+				_ = it.Close()
+				return false, err
+			}
+			d = tickDelta{tick: tick, rows: copyDelta(first)}
+			if d.rows.Weights == nil {
+				d.rows.Weights = slices.Repeat([]int64{1}, first.N)
+			}
+		}
+		for i := range block.N {
+			d.rows.AppendRow(block, i, block.Weight(i))
+		}
+	}
+	if d.tick != 0 && !take(d) {
+		return false, it.Close()
 	}
 	return true, it.Close()
 }

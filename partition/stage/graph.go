@@ -29,6 +29,7 @@ type sourcePlan struct {
 	ops       []plan.Op // nil: rows are handed over as they are read
 	leaf      int       // of ops: where rows enter
 	schema    record.Schema
+	appends   bool           // no row that it sends is ever taken back
 	exchange  *plan.Exchange // nil: rows stay in their partition
 	consumers []*inputPlan   // who reads it
 }
@@ -51,6 +52,7 @@ type targetPlan struct {
 	ops     []plan.Op
 	inputs  []*inputPlan // those that must be done first in the history come first
 	schema  record.Schema
+	appends bool // no row of its output is ever taken back
 	codec   *rowCodec
 	derived bool // it reads the output of a stage, so that a piece of its history can't be told from another
 	own     bool // some of its inputs bring rows of the target's own partition only
@@ -133,6 +135,7 @@ type grapher struct {
 	sources map[int]*sourcePlan // by the plan's stage
 	find    func(ids.StreamID) (*logPlan, error)
 	views   map[ids.StreamID]*view
+	appends []bool // by the plan's stage: see appendOnlyStages
 }
 
 func (g *grapher) compile() error {
@@ -140,6 +143,7 @@ func (g *grapher) compile() error {
 	if n == 0 || n > maxStages {
 		return fault.New(fault.Unsupported, "view %q has %d stages; at most %d are run", v.name, n, maxStages)
 	}
+	g.appends = appendOnlyStages(v.plan)
 	for i := range v.plan.Stages {
 		s := &v.plan.Stages[i]
 		if len(s.Ops) == 0 {
@@ -151,7 +155,7 @@ func (g *grapher) compile() error {
 		}
 		var err error
 		if scan := onlyScan(s); scan >= 0 && !last {
-			if g.sources[i], err = g.scan(s.Ops, scan, s.Exchange); err == nil {
+			if g.sources[i], err = g.scan(s.Ops, scan, s.Exchange, g.appends[i]); err == nil {
 				g.sources[i].stage = i
 			}
 		} else {
@@ -185,12 +189,12 @@ func onlyScan(s *plan.Stage) int {
 }
 
 // scan makes a source of a scan and the operators above it, if any.
-func (g *grapher) scan(ops []plan.Op, at int, x *plan.Exchange) (*sourcePlan, error) {
+func (g *grapher) scan(ops []plan.Op, at int, x *plan.Exchange, appends bool) (*sourcePlan, error) {
 	v, scan := g.v, ops[at].Scan
 	if scan == nil {
 		return nil, fault.New(fault.Corrupted, "view %q has a scan of nothing", v.name)
 	}
-	s := &sourcePlan{view: v, stage: -1, leaf: at, schema: ops[at].Schema, exchange: x}
+	s := &sourcePlan{view: v, stage: -1, leaf: at, schema: ops[at].Schema, exchange: x, appends: appends}
 	if len(ops) > 1 {
 		s.ops, s.schema = ops, ops[len(ops)-1].Schema
 	}
@@ -259,7 +263,7 @@ func (s *sourcePlan) columnsOf(schema record.Schema) ([]int, error) {
 // target makes a stage with state and the sources that it needs besides those of earlier stages.
 func (g *grapher) target(index int, s *plan.Stage, last bool) error {
 	v := g.v
-	t := &targetPlan{view: v, index: index, last: last, ops: s.Ops, schema: s.Ops[len(s.Ops)-1].Schema}
+	t := &targetPlan{view: v, index: index, last: last, ops: s.Ops, schema: s.Ops[len(s.Ops)-1].Schema, appends: g.appends[index]}
 	t.codec = &rowCodec{layout: weighted, schema: t.schema, all: columnsUpTo(len(t.schema))}
 	if last {
 		t.codec = v.codec
@@ -273,7 +277,7 @@ func (g *grapher) target(index int, s *plan.Stage, last bool) error {
 		var err error
 		switch op.Kind {
 		case plan.OpScan:
-			src, err = g.scan(s.Ops[i:i+1], 0, nil)
+			src, err = g.scan(s.Ops[i:i+1], 0, nil, false)
 		case plan.OpInput:
 			if op.Input == nil || op.Input.Stage < 0 || op.Input.Stage >= index {
 				return fault.New(fault.Corrupted, "view %q: stage %d reads a stage that isn't before it", v.name, index)

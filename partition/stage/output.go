@@ -180,11 +180,7 @@ func (c *chunk) cutDelta() error {
 		}
 		to := min(o.from+perStep, d.N)
 		if o.from > 0 || to < d.N {
-			rows := make([]int32, to-o.from)
-			for i := range rows {
-				rows[i] = int32(o.from + i)
-			}
-			d = gather(d, rows)
+			d = gather(d, rowsUpTo(to)[o.from:])
 		}
 		last := to == o.rest.N
 		if last {

@@ -10,8 +10,9 @@ import (
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
 )
 
-// progressVersion is the version of the stored format: of TargetProgress and of everything that it describes.
-const progressVersion = 1
+// progressVersion is the version of the stored format: of TargetProgress and of everything that it describes. What an
+// older version has stored is computed again. Version 1 had a view's appended rows one by one.
+const progressVersion = 2
 
 // progress encodes how far the target is. Called with mu held.
 func (t *target) progress() ([]byte, error) {
@@ -65,7 +66,8 @@ func loadTarget(rt *Runtime, plan *targetPlan, p ids.PartitionID) (*target, erro
 			return nil, fault.Wrap(fault.Corrupted, err, "the stored progress of view %q in partition %d", v.name, p)
 		}
 		anew := m.Created != 0 && ids.Tick(m.Created) != v.created // it has begun anew while this node was down
-		if anew || plan.derived && ids.Tick(m.Done) < v.created {
+		old := m.Version < progressVersion && t.canRecompute()
+		if anew || old || plan.derived && ids.Tick(m.Done) < v.created {
 			err = t.wipe(sources) // which pieces of its history it has can't be told
 		} else {
 			err = t.restore(m, sources)
@@ -81,12 +83,30 @@ func loadTarget(rt *Runtime, plan *targetPlan, p ids.PartitionID) (*target, erro
 	return t, nil
 }
 
+// canRecompute tells whether the logs that the target reads are whole here, so that it comes to the same from them again.
+func (t *target) canRecompute() bool {
+	for _, in := range t.plan.inputs {
+		l := in.source.log
+		if l == nil || l.id == 0 {
+			continue
+		}
+		if start, _, err := t.rt.logs.End(t.p, l.id); err != nil || start > 0 {
+			return false
+		}
+	}
+	t.rt.log.Info("a view's state was stored in an older format; it is computed again", "view", t.view.name, "partition", t.p)
+	return true
+}
+
 // begin sets a target's state to that of one that has nothing yet.
 func (t *target) begin(sources int) {
 	t.table = newStateTable(t.rt.store, t.prefix(spaceState))
-	t.table.limit = int(t.rt.cfg.CacheBytes/max(1, t.rt.warm.Load())) / 2
 	t.rows = newRowStore(t.rt.store, t.prefix(spaceRows), t.plan.codec)
+	t.setLimits()
 	t.deltas = deltaLog{prefix: t.prefix(spaceDeltas), p: t.p}
+	if t.plan.codec.layout == appended {
+		t.deltas.rows = t.rows
+	}
 	t.cut = cut{positions: make([]position, sources)}
 	t.base, t.rowsIn = !t.plan.last, make([]int64, len(t.plan.inputs))
 	if t.nextDue = dueUnknown; len(t.plan.marks) == 0 {
@@ -115,6 +135,7 @@ func (t *target) wipe(sources int) error {
 	}
 	t.begin(sources)
 	t.table.complete = true
+	t.rows.table.complete = t.rows.table.limit > 0
 	return nil
 }
 
@@ -152,5 +173,15 @@ func (t *target) restore(m *internalv1.TargetProgress, sources int) error {
 	if n := len(t.deltas.blocks); n > 0 {
 		t.lastOut.Store(uint64(t.deltas.blocks[n-1].last))
 	}
-	return nil
+	if t.deltas.rows == nil {
+		return nil
+	}
+	if t.applied < t.view.created {
+		return t.rows.resumeHistory(t.view.created)
+	}
+	last, err := t.rows.lastAppended(t.rt.store)
+	if last > ids.Tick(t.lastOut.Load()) {
+		t.lastOut.Store(uint64(last))
+	}
+	return err
 }

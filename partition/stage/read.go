@@ -394,13 +394,23 @@ type rowScan struct {
 	seen    map[string]bool // layout weighted: rows of undo that the store has
 	out     *record.Delta
 	key     []byte
+	handed  bool // the block that the iterator stands at was handed out as it is
 }
 
 // next returns about n rows, nil at the end. They are valid until the next call.
 func (s *rowScan) next(n int) (*record.Delta, error) {
 	for {
 		s.out.Reset()
+		if s.handed {
+			s.handed, s.stored = false, s.it.Next()
+		}
 		for s.stored && s.out.N < n {
+			if s.codec.layout == appended {
+				if d, err := s.takeBlock(n); d != nil || err != nil {
+					return d, err
+				}
+				continue
+			}
 			if err := s.takeStored(); err != nil {
 				return nil, err
 			}
@@ -421,6 +431,24 @@ func (s *rowScan) next(n int) (*record.Delta, error) {
 			return &d, nil
 		}
 	}
+}
+
+// takeBlock takes the block at the iterator: it returns a large one as it is, and puts the rows of a small one with others.
+func (s *rowScan) takeBlock(n int) (*record.Delta, error) {
+	_, d, err := s.codec.decodeBlock(s.it.Key()[s.skip:], s.it.Value())
+	if err != nil {
+		return nil, err
+	}
+	if s.out.N == 0 && d.N >= n/2 {
+		s.handed = true
+		d.Weights = simpleWeights(d)
+		return d, nil
+	}
+	for i := range d.N {
+		s.out.AppendRow(d, i, d.Weight(i))
+	}
+	s.stored = s.it.Next()
+	return nil, nil
 }
 
 // takeStored takes the row at the iterator and goes on to the next.

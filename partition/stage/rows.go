@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
@@ -21,7 +22,8 @@ const (
 	keyed rowLayout = iota
 	// weighted: the row's exact encoding -> its weight. For rows that may disappear and have no key.
 	weighted
-	// appended: tick, number -> weight and row. For rows that never disappear: nothing is read to write one.
+	// appended: tick, number -> a block of rows of that tick, as record.MarshalDelta encodes them. For rows that never
+	// disappear: nothing is read to write them, nothing is done row by row, and they are the view's output deltas as well.
 	appended
 )
 
@@ -71,21 +73,40 @@ func (c *rowCodec) split() {
 
 // appendOnly tells whether no row of the plan's output ever disappears.
 func appendOnly(p *plan.Plan) bool {
-	for _, s := range p.Stages {
-		for _, op := range s.Ops {
-			switch op.Kind {
-			case plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpInput, plan.OpHop, plan.OpDropLate, plan.OpUnnest, plan.OpExpand,
-				plan.OpUnion, plan.OpValues:
-			case plan.OpScan:
-				if op.Scan == nil || op.Scan.Kind != plan.ScanStream {
-					return false
-				}
-			default:
-				return false
+	stages := appendOnlyStages(p)
+	return len(stages) > 0 && stages[len(stages)-1]
+}
+
+// appendOnlyStages tells of each stage whether no row of its output ever disappears.
+func appendOnlyStages(p *plan.Plan) []bool {
+	out := make([]bool, len(p.Stages))
+	for i := range p.Stages {
+		out[i] = true
+		for k := range p.Stages[i].Ops {
+			op := &p.Stages[i].Ops[k]
+			if op.Kind == plan.OpInput {
+				out[i] = out[i] && op.Input != nil && op.Input.Stage >= 0 && op.Input.Stage < i && out[op.Input.Stage]
+			} else {
+				out[i] = out[i] && onlyAppends(op)
 			}
 		}
 	}
-	return true
+	return out
+}
+
+// onlyAppends tells whether an operator that reads rows which never disappear writes such.
+func onlyAppends(op *plan.Op) bool {
+	switch op.Kind {
+	case plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpHop, plan.OpDropLate, plan.OpUnnest, plan.OpExpand, plan.OpUnion,
+		plan.OpValues, plan.OpDistinct, plan.OpTemporalJoin:
+		return true
+	case plan.OpScan:
+		return op.Scan != nil && op.Scan.Kind == plan.ScanStream
+	case plan.OpJoin:
+		return op.Join != nil && (op.Join.Kind == plan.JoinInner || op.Join.Kind == plan.JoinSemi) &&
+			op.Join.LeftAppendOnly && op.Join.RightAppendOnly
+	}
+	return false
 }
 
 // appendKey appends row i's key of layout keyed or weighted.
@@ -117,7 +138,8 @@ func (c *rowCodec) prefixOf(values []record.Value) ([]byte, error) {
 	return out, nil
 }
 
-// decode appends the row of a stored entry to d, which has Weights unless the layout is keyed. key is without prefix.
+// decode appends the row of a stored entry, or the rows of a block, to d, which has Weights unless the layout is keyed. key
+// is without prefix.
 func (c *rowCodec) decode(key, value []byte, d *record.Delta) error {
 	switch c.layout {
 	case weighted:
@@ -127,11 +149,14 @@ func (c *rowCodec) decode(key, value []byte, d *record.Delta) error {
 		}
 		return c.decodeWhole(key, w, d)
 	case appended:
-		w, n := binary.Varint(value)
-		if n <= 0 || len(key) != 16 {
-			return badRow("weight")
+		_, block, err := c.decodeBlock(key, value)
+		if err != nil {
+			return err
 		}
-		return c.decodeWhole(value[n:], w, d)
+		for i := range block.N {
+			d.AppendRow(block, i, block.Weight(i))
+		}
+		return nil
 	}
 	if err := record.DecodeRow(value, d, c.rest); err != nil {
 		return err
@@ -163,6 +188,23 @@ func (c *rowCodec) decodeWhole(row []byte, weight int64, d *record.Delta) error 
 	return nil
 }
 
+// decodeBlock decodes a block of layout appended, which may use value in place.
+func (c *rowCodec) decodeBlock(key, value []byte) (ids.Tick, *record.Delta, error) {
+	if len(key) != blockKeyBytes {
+		return 0, nil, badRow("key")
+	}
+	d, err := record.UnmarshalDelta(value, c.schema)
+	if err != nil {
+		return 0, nil, err
+	}
+	for _, w := range d.Weights {
+		if w <= 0 {
+			return 0, nil, badRow("weight")
+		}
+	}
+	return ids.Tick(binary.BigEndian.Uint64(key)), d, nil
+}
+
 func badRow(what string) error {
 	return fault.New(fault.Corrupted, "a stored row of a view has a %s that doesn't decode", what)
 }
@@ -172,10 +214,13 @@ type rowStore struct {
 	codec *rowCodec
 	table *stateTable // keyed and weighted
 
-	// layout appended: entries not yet written, as (key 16 bytes, value) one after the other
-	pending []byte
-	ends    []int // of the entries in pending
-	next    uint64
+	// layout appended: blocks not yet written
+	pending      []rowBlock
+	pendingBytes int
+	next         uint64        // rows of the view's history
+	open         *record.Delta // those of them that aren't in a full block yet; nil: none
+	openTick     ids.Tick
+	openDirty    bool
 
 	count int64 // rows; a row of weight w counts w times
 	bytes int64 // of appended rows
@@ -187,21 +232,37 @@ type rowStore struct {
 	changed uint64
 }
 
+// rowBlock is a block of layout appended.
+type rowBlock struct {
+	key [blockKeyBytes]byte // tick, number
+	raw []byte
+}
+
+// What a block of layout appended is and holds at most, about. Who computes a view's rows again must come to the same
+// keys, so that it replaces all that another primary has stored before it: how a tick is cut into blocks is a function of its
+// rows; and rows of the history, which comes in pieces of any size, fill one block after the other.
+const (
+	blockKeyBytes    = 16
+	maxBlockRows     = 4096
+	maxBlockBytes    = 256 << 10
+	historyBlockRows = 256
+)
+
 func newRowStore(store Store, prefix []byte, codec *rowCodec) *rowStore {
 	return &rowStore{codec: codec, table: newStateTable(store, prefix)}
 }
 
-// apply adds a stage's output delta of a tick.
-func (r *rowStore) apply(tick ids.Tick, d *record.Delta) error {
+// apply adds a stage's output delta of a tick. It returns the delta encoded, if it came by that.
+func (r *rowStore) apply(tick ids.Tick, d *record.Delta) (raw []byte, err error) {
 	if d.N == 0 {
-		return nil
+		return nil, nil
 	}
 	r.changed++
 	switch r.codec.layout {
 	case keyed:
-		return r.applyKeyed(d)
+		return nil, r.applyKeyed(d)
 	case weighted:
-		return r.applyWeighted(d)
+		return nil, r.applyWeighted(d)
 	}
 	return r.append(tick, d)
 }
@@ -276,50 +337,173 @@ func (r *rowStore) applyWeighted(d *record.Delta) error {
 	return nil
 }
 
-func (r *rowStore) append(tick ids.Tick, d *record.Delta) error {
+func (r *rowStore) append(tick ids.Tick, d *record.Delta) ([]byte, error) {
+	if err := r.countAppended(d); err != nil {
+		return nil, err
+	}
+	r.closeHistory()
+	size := rowBytes(d)
+	if d.N <= maxBlockRows && size <= maxBlockBytes {
+		raw := record.MarshalDelta(make([]byte, 0, deltaBytes(d)+int64(64+32*len(d.Cols))), d)
+		r.addBlock(tick, 0, raw)
+		return raw, nil
+	}
+	per := min(maxBlockRows, max(1, int(int64(d.N)*maxBlockBytes/size)))
+	number := uint64(0)
+	for rows := range slices.Chunk(rowsUpTo(d.N), per) {
+		r.addBlock(tick, number, record.MarshalDelta(nil, gather(d, rows)))
+		number++
+	}
+	return nil, nil
+}
+
+// appendHistory adds rows of the view's history, which are all of one tick.
+func (r *rowStore) appendHistory(tick ids.Tick, d *record.Delta) error {
+	if err := r.countAppended(d); err != nil {
+		return err
+	}
+	r.changed++
+	if r.open == nil {
+		r.open = record.NewDelta(r.codec.schema, 0)
+		r.open.Weights = []int64{}
+	}
+	r.openTick = tick
+	for i := range d.N {
+		r.open.AppendRow(d, i, d.Weight(i))
+		r.next++
+		r.openDirty = true
+		if r.open.N == historyBlockRows {
+			r.addBlock(tick, r.next/historyBlockRows-1, record.MarshalDelta(nil, r.open))
+			r.open.Reset()
+			r.openDirty = false
+		}
+	}
+	return nil
+}
+
+// resumeHistory reads the block of the history that isn't full.
+func (r *rowStore) resumeHistory(tick ids.Tick) error {
+	n := int(r.next % historyBlockRows)
+	if n == 0 {
+		return nil
+	}
+	b := rowBlock{}
+	b.number(tick, r.next/historyBlockRows)
+	value, closer, err := r.table.store.Get(r.table.storeKey(b.key[:]))
+	if err != nil {
+		return err
+	}
+	r.open = record.NewDelta(r.codec.schema, n)
+	r.open.Weights = []int64{}
+	r.openTick = tick
+	err = r.codec.decode(b.key[:], value, r.open)
+	if e := closer.Close(); err == nil {
+		err = e
+	}
+	if err == nil && r.open.N != n {
+		return fault.New(fault.Corrupted, "a view's history has %d rows in its last block, not %d", r.open.N, n)
+	}
+	return err
+}
+
+// closeHistory makes a block of what is left of the history.
+func (r *rowStore) closeHistory() {
+	if r.openDirty {
+		r.addBlock(r.openTick, r.next/historyBlockRows, record.MarshalDelta(nil, r.open))
+	}
+	r.open, r.openDirty = nil, false
+}
+
+// countAppended counts rows, none of which may be taken back.
+func (r *rowStore) countAppended(d *record.Delta) error {
 	for i := range d.N {
 		w := d.Weight(i)
 		if w <= 0 {
 			return fault.New(fault.Internal, "stage: a row disappears from a view whose rows never do")
 		}
-		start := len(r.pending)
-		r.pending = binary.BigEndian.AppendUint64(r.pending, uint64(tick))
-		r.pending = binary.BigEndian.AppendUint64(r.pending, r.next)
-		r.pending = binary.AppendVarint(r.pending, w)
-		r.pending = record.AppendRow(r.pending, d, r.codec.all, i)
-		r.ends = append(r.ends, len(r.pending))
-		r.next++
 		r.count += w
-		r.bytes += int64(len(r.pending) - start)
 	}
 	return nil
 }
 
-func (r *rowStore) dirtyBytes() int { return len(r.pending) + r.table.dirtyBytes }
+// rowBytes is what the values of d take, whatever else comes with them.
+func rowBytes(d *record.Delta) (n int64) {
+	for i := range d.Cols {
+		c := &d.Cols[i]
+		n += 8 * int64(d.N)
+		if c.Type.Varlen() {
+			n += int64(c.Offsets[d.N] - c.Offsets[0])
+		}
+	}
+	return n
+}
 
-func (r *rowStore) dirty() bool { return len(r.ends) > 0 || len(r.table.dirty) > 0 }
+func rowsUpTo(n int) []int32 {
+	out := make([]int32, n)
+	for i := range out {
+		out[i] = int32(i)
+	}
+	return out
+}
+
+func (r *rowStore) addBlock(tick ids.Tick, number uint64, raw []byte) {
+	b := rowBlock{raw: raw}
+	b.number(tick, number)
+	r.pending = append(r.pending, b)
+	r.bytes += int64(blockKeyBytes + len(raw))
+	r.pendingBytes += blockKeyBytes + len(raw)
+}
+
+func (b *rowBlock) number(tick ids.Tick, number uint64) {
+	binary.BigEndian.PutUint64(b.key[:], uint64(tick))
+	binary.BigEndian.PutUint64(b.key[8:], number)
+}
+
+func (r *rowStore) dirtyBytes() int { return r.pendingBytes + r.table.dirtyBytes }
+
+func (r *rowStore) dirty() bool { return len(r.pending) > 0 || r.openDirty || len(r.table.dirty) > 0 }
 
 // write adds what isn't stored yet to a batch.
 func (r *rowStore) write(b *storage.Batch) {
 	r.table.write(b)
-	start := 0
-	for _, end := range r.ends {
-		e := r.pending[start:end]
-		key, value := b.SetDeferred(len(r.table.prefix)+16, len(e)-16)
-		copy(key[copy(key, r.table.prefix):], e[:16])
-		copy(value, e[16:])
-		start = end
+	for i := range r.pending {
+		r.writeBlock(b, &r.pending[i])
 	}
+	if r.openDirty {
+		block := rowBlock{raw: record.MarshalDelta(nil, r.open)}
+		block.number(r.openTick, r.next/historyBlockRows)
+		r.writeBlock(b, &block)
+	}
+}
+
+func (r *rowStore) writeBlock(b *storage.Batch, block *rowBlock) {
+	key, value := b.SetDeferred(len(r.table.prefix)+blockKeyBytes, len(block.raw))
+	copy(key[copy(key, r.table.prefix):], block.key[:])
+	copy(value, block.raw)
 }
 
 // written forgets what the committed batch of write has stored.
 func (r *rowStore) written() {
 	r.table.written()
-	r.ends = r.ends[:0]
-	if cap(r.pending) > 4<<20 {
-		r.pending = nil
+	r.pending, r.pendingBytes, r.openDirty = nil, 0, false
+}
+
+// lastAppended returns the tick of the newest stored block, 0 if there is none.
+func (r *rowStore) lastAppended(from storage.Reader) (ids.Tick, error) {
+	it, err := from.Iter(prefixRange(r.table.prefix))
+	if err != nil {
+		return 0, err
 	}
-	r.pending = r.pending[:0]
+	last := ids.Tick(0)
+	if it.Last() {
+		key := it.Key()[len(r.table.prefix):]
+		if len(key) != blockKeyBytes {
+			_ = it.Close()
+			return 0, badRow("key")
+		}
+		last = ids.Tick(binary.BigEndian.Uint64(key))
+	}
+	return last, it.Close()
 }
 
 // get appends the row with this key as it is now to d.

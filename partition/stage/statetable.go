@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 
+	"github.com/google/btree"
+
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/storage"
 )
@@ -20,6 +22,13 @@ type stateTable struct {
 	young  *table
 	old    *table  // only clean entries; nil: none
 	dirty  []int32 // entries of young
+	// ordered holds the first placed of dirty by their keys, for Scan: nothing is put there before the first one, and what
+	// has come since the last one is put there by the next.
+	ordered *btree.BTreeG[int32]
+	placed  int
+	pivot   []byte        // what pivotIndex stands for in ordered
+	cursor  *storage.Iter // over the whole space, kept from one Scan to the next; nil: none is open
+	inScan  bool          // cursor is in use
 	// complete: nothing is stored that isn't in memory too, so that the store needn't be asked.
 	complete bool
 	bytes    int64 // of keys and values of the whole space, about: exact for entries that were known when they changed
@@ -132,62 +141,120 @@ func (s *stateTable) Delete(key []byte) error {
 	return nil
 }
 
+// pivotIndex stands for the key in pivot.
+const pivotIndex = -1
+
+// orderedDegree is that of the tree of dirty entries: nodes of some 250 bytes.
+const orderedDegree = 32
+
+func (s *stateTable) orderedKey(i int32) []byte {
+	if i == pivotIndex {
+		return s.pivot
+	}
+	return s.young.key(i)
+}
+
+// place puts the dirty entries that have come since the last Scan in order.
+func (s *stateTable) place() {
+	if s.ordered == nil {
+		s.ordered = btree.NewG(orderedDegree, func(a, b int32) bool { return bytes.Compare(s.orderedKey(a), s.orderedKey(b)) < 0 })
+	}
+	for _, i := range s.dirty[s.placed:] {
+		s.ordered.ReplaceOrInsert(i)
+	}
+	s.placed = len(s.dirty)
+}
+
 // Scan implements dataflow.State: the dirty entries in order, merged with the store's.
 func (s *stateTable) Scan(lo, hi []byte, fn func(key, value []byte) (bool, error)) error {
-	mine := make([]int32, 0, 16)
-	for _, i := range s.dirty {
-		if k := s.young.key(i); bytes.Compare(k, lo) >= 0 && (hi == nil || bytes.Compare(k, hi) < 0) {
-			mine = append(mine, i)
-		}
-	}
-	s.young.sortByKey(mine)
+	s.place()
 	from := append(append([]byte(nil), s.prefix...), lo...)
 	_, to := prefixRange(s.prefix)
 	if hi != nil {
 		to = append(append([]byte(nil), s.prefix...), hi...)
 	}
-	it, err := s.store.Iter(from, to)
-	if err != nil {
-		return err
-	}
-	if err := s.merge(it, mine, fn); err != nil {
-		_ = it.Close()
-		return err
-	}
-	return it.Close()
-}
-
-func (s *stateTable) merge(it *storage.Iter, mine []int32, fn func(key, value []byte) (bool, error)) error {
-	stored := it.First()
-	for stored || len(mine) > 0 {
-		order := -1 // of mine against the store's
-		var key []byte
-		if stored {
-			key = it.Key()[len(s.prefix):]
-			if len(mine) == 0 {
-				order = 1
-			} else {
-				order = bytes.Compare(s.young.key(mine[0]), key)
-			}
-		}
-		if order <= 0 {
-			i := mine[0]
-			mine = mine[1:]
-			if order == 0 {
-				stored = it.Next()
-			}
-			if s.young.entries[i].absent {
-				continue
-			}
-			if more, err := fn(s.young.key(i), s.young.value(i)); err != nil || !more {
-				return err
-			}
-			continue
-		}
-		if more, err := fn(key, it.Value()); err != nil || !more {
+	if s.inScan { // fn scans itself: it gets an iterator of its own
+		it, err := s.store.Iter(from, to)
+		if err != nil {
 			return err
 		}
-		stored = it.Next()
+		if err := s.merge(it, from[len(s.prefix):], hi, fn); err != nil {
+			_ = it.Close()
+			return err
+		}
+		return it.Close()
+	}
+	if s.cursor == nil {
+		var err error
+		if s.cursor, err = s.store.Iter(from, to); err != nil {
+			return err
+		}
+	} else {
+		s.cursor.SetBounds(from, to)
+	}
+	s.inScan = true
+	err := s.merge(s.cursor, from[len(s.prefix):], hi, fn)
+	s.inScan = false
+	return err
+}
+
+// release closes the iterator that Scan keeps: it holds on to what the store could free, so it lives for a tick at most.
+func (s *stateTable) release() error {
+	if s.cursor == nil {
+		return nil
+	}
+	err := s.cursor.Close()
+	s.cursor = nil
+	return err
+}
+
+// merge calls fn for what it walks over and the dirty entries with lo <= key < hi, which go before stored ones.
+func (s *stateTable) merge(it *storage.Iter, lo, hi []byte, fn func(key, value []byte) (bool, error)) error {
+	stored, more := it.First(), true
+	var err error
+	// below hands out the stored entries below a key; nil: all.
+	below := func(key []byte) (equal bool) {
+		for more && stored {
+			k := it.Key()[len(s.prefix):]
+			if key != nil {
+				if order := bytes.Compare(k, key); order >= 0 {
+					return order == 0
+				}
+			}
+			if more, err = fn(k, it.Value()); err != nil {
+				more = false
+			}
+			if more {
+				stored = it.Next()
+			}
+		}
+		return false
+	}
+	outer := s.pivot
+	s.pivot = lo
+	defer func() { s.pivot = outer }()
+	s.ordered.AscendGreaterOrEqual(pivotIndex, func(i int32) bool {
+		key := s.young.key(i)
+		if hi != nil && bytes.Compare(key, hi) >= 0 {
+			return false
+		}
+		equal := below(key)
+		if !more {
+			return false
+		}
+		if equal {
+			stored = it.Next()
+		}
+		if !s.young.entries[i].absent {
+			if more, err = fn(key, s.young.value(i)); err != nil {
+				more = false
+			}
+		}
+		return more
+	})
+	below(nil)
+	if err != nil {
+		return err
 	}
 	return it.Error()
 }
@@ -209,10 +276,11 @@ func (s *stateTable) write(b *storage.Batch) {
 
 // written makes the dirty entries clean, after the batch of write was committed.
 func (s *stateTable) written() {
+	_ = s.release() // an error of it was Scan's before
 	for _, i := range s.dirty {
 		s.young.entries[i].dirty = false
 	}
-	s.dirty, s.dirtyBytes = s.dirty[:0], 0
+	s.dirty, s.dirtyBytes, s.placed, s.ordered = s.dirty[:0], 0, 0, nil
 	switch {
 	case s.limit == 0:
 		s.young.reset()

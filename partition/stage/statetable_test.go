@@ -79,6 +79,9 @@ func TestStateTable(t *testing.T) {
 			}
 		}
 		checkScan(t, s, want, []byte("k"), nil)
+		if err := s.release(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

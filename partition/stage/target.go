@@ -80,6 +80,9 @@ func (t *target) run() bool {
 	}
 	err := t.process(&w)
 	t.mu.Lock()
+	if e := t.table.release(); err == nil {
+		err = e
+	}
 	done, building, nextDue := t.applied, t.partial, t.nextDueNow()
 	full := false
 	if err == nil && !t.closed {
@@ -188,7 +191,7 @@ func (t *target) prepare() error {
 		return nil
 	}
 	var err error
-	t.frag, err = dataflow.New(t.plan.ops, dataflow.Env{Mode: dataflow.Live, State: t.table, Partition: t.p})
+	t.frag, err = dataflow.New(t.plan.ops, dataflow.Env{Mode: dataflow.Live, State: t.table, Partition: t.p, AppendOnly: t.plan.appends})
 	return err
 }
 
@@ -242,16 +245,20 @@ func (t *target) endTick(tick ids.Tick, marks dataflow.Marks, items []item) erro
 	if err != nil {
 		return err
 	}
+	var raw []byte
 	if t.plan.last {
-		if err := t.rows.apply(tick, out); err != nil {
+		if raw, err = t.rows.apply(tick, out); err != nil {
 			return err
 		}
 	}
 	if out.N > 0 {
 		t.rowsOut += int64(out.N)
-		if len(*t.outs.Load()) > 0 {
+		switch {
+		case len(*t.outs.Load()) > 0:
 			t.deltas.addRows(tick, out)
-		} else {
+		case raw != nil:
+			t.deltas.addRaw(tick, raw)
+		default:
 			t.deltas.add(tick, out)
 		}
 		t.lastOut.Store(uint64(tick))
@@ -330,7 +337,11 @@ func (t *target) endHistory(marks dataflow.Marks) error {
 	t.count(t.frag.TakeCounts())
 	t.touched()
 	t.rowsOut += int64(out.N)
-	return t.rows.apply(t.view.created, out)
+	if t.plan.codec.layout == appended {
+		return t.rows.appendHistory(t.view.created, out)
+	}
+	_, err = t.rows.apply(t.view.created, out)
+	return err
 }
 
 // touched notes that something isn't stored.
@@ -356,7 +367,7 @@ func (t *target) settle(c *cut) error {
 		age = time.Since(t.dirtyFrom)
 	}
 	cfg := &t.rt.cfg
-	if warm := t.table.memory() > arenaChunk; warm != t.warm {
+	if warm := t.table.memory()+t.rows.table.memory() > arenaChunk; warm != t.warm {
 		t.warm = warm
 		if warm {
 			t.rt.warm.Add(1)
@@ -364,15 +375,26 @@ func (t *target) settle(c *cut) error {
 			t.rt.warm.Add(-1)
 		}
 	}
-	t.table.limit = int(cfg.CacheBytes/max(1, t.rt.warm.Load())) / 2
+	t.setLimits()
 	old := t.flushAge()
 	t.wantsCut.Store(age > old/2 || total > cfg.DirtyBytes/2)
 	if int64(dirty) > cfg.DirtyBytes/2 || total > cfg.DirtyBytes && dirty > arenaChunk ||
-		t.table.young.bytes > 2*t.table.limit+dirty || age > old {
+		t.table.young.bytes+t.rows.table.young.bytes > 2*(t.table.limit+t.rows.table.limit)+dirty || age > old {
 		return t.flush()
 	}
 	t.deltas.forget(t.rt.share(cfg.RecentBytes))
 	return nil
+}
+
+// setLimits gives the target's caches their share: two generations of its operators' state and, where rows are read to be
+// written, of the rows.
+func (t *target) setLimits() {
+	share := int(t.rt.cfg.CacheBytes/max(1, t.rt.warm.Load())) / 2
+	if t.plan.last && t.plan.codec.layout == weighted {
+		share /= 2
+		t.rows.table.limit = share
+	}
+	t.table.limit = share
 }
 
 // flushAge is how old what isn't stored may get.
