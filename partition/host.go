@@ -76,8 +76,9 @@ type hosted struct {
 	inbound   *inbound // where the primary's messages come from
 	ackQueued bool
 	watched   bool
-	held      bool  // as was told in the log
-	used      int64 // guarded by the budget
+	held      bool   // as was told in the log
+	queued    [2]int // writes in the log writer\'s queues; guarded by it
+	used      int64  // guarded by the budget
 
 	retention map[ids.StreamID]retained // only for the retention loop
 }
@@ -188,7 +189,7 @@ func (h *Host) do(hd *hosted, fn func(*replica)) {
 func (h *Host) settle(hd *hosted, out *outcome) {
 	r, fx := hd.r, &hd.r.fx
 	if len(fx.writes) > 0 {
-		h.writer.enqueue(hd, fx.writes)
+		h.writer.enqueue(hd, fx.writes, r.role == RoleLearner && hd.inbound != nil && hd.inbound.bulk)
 		clear(fx.writes)
 		fx.writes = fx.writes[:0]
 	}

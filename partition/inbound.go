@@ -29,6 +29,7 @@ func (h *Host) Register(s grpc.ServiceRegistrar) {
 // inbound is one stream of a peer that is the primary of partitions.
 type inbound struct {
 	from   ids.NodeID
+	bulk   bool // copies come on it
 	mu     sync.Mutex
 	acks   []*hosted              // takeAck has something
 	direct []*internalv1.LogReply // as they are, at most maxReplies
@@ -102,7 +103,7 @@ func (s *replicationService) Replicate(stream grpc.BidiStreamingServer[internalv
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	defer context.AfterFunc(s.h.stopCtx, cancel)()
-	in := &inbound{from: ids.NodeID(hello.From), notify: make(chan struct{}, 1)}
+	in := &inbound{from: ids.NodeID(hello.From), bulk: hello.Bulk, notify: make(chan struct{}, 1)}
 	received := make(chan error, 1)
 	s.h.serving.Go(func() { received <- s.h.receive(ctx, in, first, stream) })
 	sent := make(chan error, 1)
@@ -170,7 +171,7 @@ func (in *inbound) send(ctx context.Context, stream grpc.BidiStreamingServer[int
 // else.
 func (h *Host) receive(ctx context.Context, in *inbound, m *internalv1.ReplicateRequest, stream grpc.BidiStreamingServer[internalv1.ReplicateRequest, internalv1.ReplicateResponse]) error {
 	for {
-		if err := h.writer.wait(ctx); err != nil {
+		if err := h.writer.wait(ctx, in.bulk); err != nil {
 			return err
 		}
 		in.mu.Lock()

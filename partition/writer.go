@@ -11,6 +11,9 @@ import (
 
 // logWriter puts the writes of all replicas on disk: it gathers what waits into one batch, commits it with one fsync,
 // and tells the replicas. While one group is being synced the next one is filled.
+//
+// What learners copy goes behind what commits wait for, a little of it in each group: with many copies under way, megabytes
+// of them would stand before every commit that this node has a part in. A replica's own writes keep their order.
 type logWriter struct {
 	store      *storage.Store
 	groupBytes int
@@ -24,10 +27,20 @@ type logWriter struct {
 
 	mu     sync.Mutex
 	queue  []queuedWrite
-	bytes  int           // of the queue's payloads
-	room   chan struct{} // closed when bytes fall below maxQueued; nil while nobody waits
+	copies []queuedWrite // of replicas that have nothing in queue
+	bytes  [2]int        // of the payloads in both
+	room   chan struct{} // closed when bytes fall; nil while nobody waits
 	notify chan struct{}
 }
+
+// copyShare is which part of a group may be copies.
+const copyShare = 8
+
+// The two queues, as indexes.
+const (
+	queueCommits = iota
+	queueCopies
+)
 
 type queuedWrite struct {
 	hd *hosted
@@ -50,16 +63,21 @@ func newLogWriter(store *storage.Store, groupBytes, maxQueued int) *logWriter {
 	return &logWriter{store: store, groupBytes: groupBytes, maxQueued: maxQueued, notify: make(chan struct{}, 1)}
 }
 
-// enqueue takes a replica's writes; the caller holds its lock, so that they stay in order. It never blocks: who
-// produces writes is bounded elsewhere.
-func (w *logWriter) enqueue(hd *hosted, writes []write) {
+// enqueue takes a replica's writes; the caller holds its lock, so that they stay in order. copies: nobody waits for them
+// yet. It never blocks: who produces writes is bounded elsewhere.
+func (w *logWriter) enqueue(hd *hosted, writes []write, copies bool) {
 	w.mu.Lock()
-	for _, x := range writes {
-		w.queue = append(w.queue, queuedWrite{hd, x})
-		if x.entry != nil {
-			w.bytes += int(x.entry.payloadLen)
-		}
+	to, n := &w.queue, queueCommits
+	if copies && hd.queued[queueCommits] == 0 {
+		to, n = &w.copies, queueCopies
+	} else if hd.queued[queueCopies] > 0 {
+		w.promote(hd)
 	}
+	for _, x := range writes {
+		*to = append(*to, queuedWrite{hd, x})
+		w.bytes[n] += x.size()
+	}
+	hd.queued[n] += len(writes)
 	w.mu.Unlock()
 	select {
 	case w.notify <- struct{}{}:
@@ -67,11 +85,41 @@ func (w *logWriter) enqueue(hd *hosted, writes []write) {
 	}
 }
 
-// wait returns once less than maxQueued bytes wait for the disk, or ctx ends.
-func (w *logWriter) wait(ctx context.Context) error {
+// size is how many bytes a write counts.
+func (x *write) size() int {
+	if x.entry == nil {
+		return 0
+	}
+	return int(x.entry.payloadLen)
+}
+
+// promote moves a replica's copies to the other queue, since something that is waited for comes behind them. mu is held.
+func (w *logWriter) promote(hd *hosted) {
+	kept := w.copies[:0]
+	for _, q := range w.copies {
+		if q.hd != hd {
+			kept = append(kept, q)
+			continue
+		}
+		w.queue = append(w.queue, q)
+		w.bytes[queueCopies] -= q.size()
+		w.bytes[queueCommits] += q.size()
+	}
+	clear(w.copies[len(kept):])
+	w.copies = kept
+	hd.queued[queueCommits] += hd.queued[queueCopies]
+	hd.queued[queueCopies] = 0
+}
+
+// wait returns once less than maxQueued bytes of a kind wait for the disk, or ctx ends.
+func (w *logWriter) wait(ctx context.Context, copies bool) error {
+	n := queueCommits
+	if copies {
+		n = queueCopies
+	}
 	for {
 		w.mu.Lock()
-		if w.bytes < w.maxQueued {
+		if w.bytes[n] < w.maxQueued {
 			w.mu.Unlock()
 			return nil
 		}
@@ -138,14 +186,16 @@ func (w *logWriter) fill(ctx context.Context, free <-chan *writeGroup, filled ch
 	var queue []queuedWrite // taken from w.queue
 	next := 0
 	for {
-		if next == len(queue) {
+		more := next < len(queue)
+		if !more {
 			clear(queue)
 			w.mu.Lock()
 			queue, w.queue = w.queue, queue[:0]
+			more = len(queue)+len(w.copies) > 0
 			w.mu.Unlock()
 			next = 0
 		}
-		if len(queue) == 0 {
+		if !more {
 			select {
 			case <-w.notify:
 				continue
@@ -159,12 +209,13 @@ func (w *logWriter) fill(ctx context.Context, free <-chan *writeGroup, filled ch
 		case <-ctx.Done():
 			return
 		}
-		taken := 0
+		first := next
 		for next < len(queue) && g.batch.Len() < w.groupBytes {
-			taken += g.add(&queue[next])
+			g.add(&queue[next])
 			next++
 		}
-		w.release(taken)
+		w.release(queue[first:next])
+		w.addCopies(g)
 		select {
 		case filled <- g:
 		case <-ctx.Done():
@@ -174,25 +225,53 @@ func (w *logWriter) fill(ctx context.Context, free <-chan *writeGroup, filled ch
 	}
 }
 
-func (w *logWriter) release(n int) {
+// release counts what has gone into a group.
+func (w *logWriter) release(taken []queuedWrite) {
 	w.mu.Lock()
-	w.bytes -= n
-	if w.room != nil && w.bytes < w.maxQueued {
+	defer w.mu.Unlock()
+	for i := range taken {
+		w.bytes[queueCommits] -= taken[i].size()
+		taken[i].hd.queued[queueCommits]--
+	}
+	w.freed()
+}
+
+// addCopies puts a share of the copies into a group.
+func (w *logWriter) addCopies(g *writeGroup) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n, limit := 0, g.batch.Len()+w.groupBytes/copyShare
+	for n < len(w.copies) && g.batch.Len() < limit {
+		q := &w.copies[n]
+		g.add(q)
+		w.bytes[queueCopies] -= q.size()
+		q.hd.queued[queueCopies]--
+		n++
+	}
+	clear(w.copies[:n])
+	if w.copies = w.copies[n:]; len(w.copies) == 0 {
+		w.copies = nil
+	}
+	w.freed()
+}
+
+// freed wakes those that wait for room. mu is held.
+func (w *logWriter) freed() {
+	if w.room != nil {
 		close(w.room)
 		w.room = nil
 	}
-	w.mu.Unlock()
 }
 
-// add puts one write into the group and returns the bytes of its payload.
-func (g *writeGroup) add(q *queuedWrite) (payload int) {
+// add puts one write into the group.
+func (g *writeGroup) add(q *queuedWrite) {
 	if i, ok := g.index[q.hd]; ok {
 		g.ends[i].op = q.op
 	} else {
 		g.index[q.hd] = len(g.ends)
 		g.ends = append(g.ends, groupEnd{q.hd, q.op})
 	}
-	return put(g.batch, &q.write)
+	put(g.batch, &q.write)
 }
 
 // batch is what writes are put into.
@@ -203,8 +282,8 @@ type batch interface {
 	DeleteRange(lo, hi []byte)
 }
 
-// put puts one write into a batch and returns the bytes of its payload.
-func put(b batch, q *write) (payload int) {
+// put puts one write into a batch.
+func put(b batch, q *write) {
 	for _, m := range q.muts {
 		switch {
 		case m.hi != nil:
@@ -217,9 +296,8 @@ func put(b batch, q *write) (payload int) {
 	}
 	e := q.entry
 	if e == nil {
-		return 0
+		return
 	}
-	payload = int(e.payloadLen)
 	if !e.gone {
 		key, value := b.SetDeferred(storage.LogKeyLen, headerLen+len(q.payload))
 		storage.AppendLogKey(key[:0], e.partition, e.stream, e.base)
@@ -234,7 +312,6 @@ func put(b batch, q *write) (payload int) {
 		storage.AppendProducerKey(key[:0], e.partition, e.stream, e.producer)
 		e.rec.append(value[:0])
 	}
-	return payload
 }
 
 // Pauses between attempts to commit a group that the store refuses for now, such as when the disk is nearly full.
