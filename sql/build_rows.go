@@ -244,6 +244,7 @@ func (p *planner) union(r *rel, need idSet) *stream {
 		}
 		p.project(s, cols, nil)
 		p.stateful(s, setOf(cols))
+		p.project(s, cols, nil) // a column that is there twice went once
 		streams[k] = s
 	}
 	out := streams[0]
@@ -293,14 +294,16 @@ func (p *planner) setOp(r *rel) *stream {
 	for k, in := range r.in {
 		s := p.build(in, setOf(b.from[k]))
 		p.project(s, b.from[k], nil)
-		if p.live {
-			p.stateful(s, setOf(b.from[k]))
-			if s.dist.kind != distSingle || k == 1 && streams[0].dist.kind != distSingle {
-				p.move(s, plan.Exchange{Key: identity(len(b.cols))})
-				s.dist = hashed(b.from[k])
-			}
-		} else {
+		switch {
+		case !p.live:
 			p.gather(s, setOf(b.from[k]))
+			p.project(s, b.from[k], nil) // a column that is there twice went once
+		case s.dist.kind != distSingle || k == 1 && streams[0].dist.kind != distSingle:
+			p.move(s, plan.Exchange{Key: identity(len(b.cols))})
+			s.dist = hashed(b.from[k])
+		default:
+			p.stateful(s, setOf(b.from[k]))
+			p.project(s, b.from[k], nil)
 		}
 		streams[k] = s
 	}
