@@ -310,6 +310,14 @@ func (j *join) addWork(w *joinWork) error {
 		return nil
 	}
 	left, right := &j.sides[0], &j.sides[1]
+	j.lists[0].from = [2]*joinSource{&left.now, &right.now}
+	if left.transient && w.base[1] >= 0 && len(w.delta[0]) > 0 && len(w.delta[1]) > 0 {
+		old, now := j.newest(w)
+		if err := j.addPairs(&j.lists[1], w.delta[0], old); err != nil {
+			return err
+		}
+		return j.addPairs(&j.lists[0], w.delta[0], now)
+	}
 	if w.base[1] >= 0 && len(w.delta[0]) > 0 {
 		if err := j.addPairs(&j.lists[1], w.delta[0], j.sequence(w.base[1], w.hi[1]-w.lo[1])); err != nil {
 			return err
@@ -320,7 +328,6 @@ func (j *join) addWork(w *joinWork) error {
 			return err
 		}
 	}
-	j.lists[0].from = [2]*joinSource{&left.now, &right.now}
 	return j.addPairs(&j.lists[0], w.delta[0], w.delta[1])
 }
 

@@ -41,6 +41,48 @@ func newTemporalJoin(b *builder) (operator, error) {
 	return newVersionJoin(b, j)
 }
 
+// newest returns the right rows of a key at the end of the tick, stored ones and the tick's own. Pairs with a row that goes in
+// the tick itself would take each other back, but not before an operator that reads this one and counts on rows that only
+// come has seen both.
+func (j *join) newest(w *joinWork) (old, now []int32) {
+	side := &j.sides[1]
+	type held struct {
+		old, now int32
+		weight   int64
+	}
+	rows := map[string]*held{}
+	var order []*held
+	take := func(r *groupRow, h held) {
+		key := string(j.arena[r.at:r.to])
+		if rows[key] == nil {
+			rows[key] = &held{old: h.old, now: h.now}
+			order = append(order, rows[key])
+		}
+		at := rows[key]
+		if at.weight += h.weight; h.now >= 0 && h.weight > 0 {
+			at.now = h.now
+		}
+	}
+	for i := w.lo[1]; i < w.hi[1]; i++ {
+		r := side.stored[i]
+		take(&r, held{old: w.base[1] + i - w.lo[1], now: -1, weight: r.weight})
+	}
+	for _, i := range w.delta[1] {
+		r := j.encode(side, i)
+		take(&r, held{old: -1, now: i, weight: r.weight})
+	}
+	for _, h := range order {
+		switch {
+		case h.weight <= 0:
+		case h.old >= 0:
+			old = append(old, h.old)
+		default:
+			now = append(now, h.now)
+		}
+	}
+	return old, now
+}
+
 // versionJoin joins each left row with the version of the right row that was valid at its time, once the watermark has passed
 // that. Which version that is, is found here; the pairs go through a join that keeps nothing.
 //
