@@ -167,13 +167,19 @@ func (g *group) receive(f *feed, st *step, cost int64) {
 		kept += stepBytes
 	}
 	g.front.receive(f.src, st.through)
+	old := g.front.done
 	wake := g.advance(nil)
+	moved := g.front.done != old
 	for _, p := range st.parts {
 		if t := g.byPart[p.target]; t != nil && g.ready(t) && !slices.Contains(wake, t) {
 			wake = append(wake, t)
 		}
 	}
+	read := moved && slices.ContainsFunc(g.targets, func(t *target) bool { return len(*t.outs.Load()) > 0 })
 	g.mu.Unlock()
+	if read { // targets with nothing to do follow the frontier without a word
+		g.rt.lookAtOutputs()
+	}
 	for _, t := range wake {
 		g.rt.sched.wake(t)
 	}
