@@ -2,6 +2,7 @@ package dataflow
 
 import (
 	"bytes"
+	"unicode/utf8"
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/record"
@@ -14,7 +15,7 @@ var arrayImpls = makeArrayImpls()
 
 func makeArrayImpls() map[string]impl {
 	m := map[string]impl{
-		"string_to_array(text, text)": binaryBytes(getBytes, getBytes, stringToArray),
+		"string_to_array(text, text)": {make: func() kernel { return eachBytes(stringToArray) }},
 	}
 	for _, t := range record.Types() {
 		if !t.IsArray() {
@@ -381,7 +382,29 @@ func (k *arrayKernel) quantified(want [3]bool, any bool) kernel {
 	}
 }
 
-func stringToArray(dst, s, sep []byte) ([]byte, error) {
+// stringToArray splits at every separator; at every character where that is NULL.
+func stringToArray(c *call, dst []byte, i int) ([]byte, error) {
+	if c.args[0].null(i) {
+		c.setNull(i)
+		return dst, nil
+	}
+	s := c.args[0].col.At(i & c.args[0].mask)
+	if !c.args[1].null(i) {
+		return splitArray(dst, s, c.args[1].col.At(i&c.args[1].mask))
+	}
+	elems := record.NewColumn(record.Text, 0)
+	for len(s) > 0 {
+		if elems.N >= record.MaxArray {
+			return dst, errArraySize
+		}
+		_, n := utf8.DecodeRune(s)
+		elems.AppendBytes(s[:n])
+		s = s[n:]
+	}
+	return record.AppendArray(dst, &elems), nil
+}
+
+func splitArray(dst, s, sep []byte) ([]byte, error) {
 	elems := record.NewColumn(record.Text, 0)
 	switch {
 	case len(s) == 0:

@@ -119,7 +119,7 @@ var special = map[string]map[int][]string{
 	"regexp_match_op": {1: expressions}, "regexp_imatch_op": {1: expressions}, "regexp_like": {1: expressions, 2: {"", "i", "c", "nope"}},
 	"regexp_count": {1: expressions}, "regexp_substr": {1: expressions}, "regexp_match": {1: expressions}, "regexp_split_to_array": {1: expressions},
 	"regexp_replace":  {1: expressions, 2: {"", "X", `[\1]`, `\&\&`, "$1"}, 3: {"", "g", "i", "gi"}},
-	"string_to_array": {1: {",", "", "b", " "}},
+	"string_to_array": {1: {",", "", "b", " ", `\N`}},
 	"convert_to":      {1: {"UTF8", "utf-8"}}, "convert_from": {1: {"UTF8"}},
 	"array_get": {1: small}, "array_slice": {1: small, 2: small}, "array_length": {1: {"1", "2"}}, "array_upper": {1: {"1", "2"}}, "array_lower": {1: {"1", "2"}},
 	"array_to_string": {1: {",", ""}, 2: {"*", ""}},

@@ -80,7 +80,7 @@ var dateFunctions = []string{
 	"regexp_count(text, text) bigint", "regexp_substr(text, text) text",
 	"regexp_replace(text, text, text) text", "regexp_replace(text, text, text, text) text",
 	"regexp_match(text, text) text[]", "regexp_split_to_array(text, text) text[]",
-	"string_to_array(text, text) text[]",
+	"nullcall string_to_array(text, text) text[]",
 
 	"sha224(bytea) bytea", "sha256(bytea) bytea", "sha384(bytea) bytea", "sha512(bytea) bytea",
 	"convert_to(text, text) bytea", "convert_from(bytea, text) text",
