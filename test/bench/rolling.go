@@ -41,7 +41,7 @@ func (b *bench) rollingRounds(c *nodes, l *steadyLoad, rounds int) error {
 		gaps, reads = append(gaps, l.worstGap(parts)), append(reads, r.take())
 	}
 	r.stop()
-	_, err = c.client.Exec(b.ctx, "DROP VIEW per_host")
+	_, err = c.client.Exec(b.ctx, "DROP MATERIALIZED VIEW per_host")
 	return errors.Join(err, b.distribution("rolling_append_gap", gaps, nil), b.distribution("rolling_view_wait", reads, nil),
 		b.report("rolling_view_errors", float64(r.errors), "answers", map[string]any{"answers": r.answers, "last": fmt.Sprint(r.last)}))
 }
