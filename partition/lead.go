@@ -278,10 +278,15 @@ func (r *replica) receiveReply(now time.Duration, from ids.NodeID, m *internalv1
 				"the disk has lost what it had acknowledged", r.primary.start-1, from, m.Hint))
 		}
 	case internalv1.LogReplyKind_LOG_REPLY_KIND_FAILED:
-		r.setMode(p, modeDown)
 		if p.counts() {
+			r.setMode(p, modeDown)
 			r.askRemoval(now, p)
+			return
 		}
+		// It begins anew once its node has heard that it isn't in sync any more, and is asked until then. What it had is gone.
+		r.setMode(p, modeProbing)
+		p.match, p.next, p.confirmed, p.lost, p.resetting = 0, r.end+1, false, false, false
+		p.probeSent, p.probeAt = true, now+failedPause-probePause
 	}
 }
 
@@ -544,6 +549,9 @@ func (r *replica) askOut() bool {
 
 // probePause is how long an answer to a probe is waited for.
 const probePause = 250 * time.Millisecond
+
+// failedPause is how often a learner is asked that says that its copy is damaged.
+const failedPause = time.Second
 
 // needsTime tells whether elapse has something to watch.
 func (r *replica) needsTime() bool {

@@ -176,6 +176,12 @@ func (s *sim) script(d *datadriven.TestData) {
 		for _, n := range on {
 			n.boots()
 		}
+	case "damage":
+		for _, n := range on {
+			n.damaged = true
+			n.r.fail(n.r.corrupt("a script says so"))
+			n.drain()
+		}
 	case "status":
 		for _, n := range on {
 			r := n.r

@@ -43,6 +43,9 @@ func (s *sim) forget() {
 	s.learnAll() // else one may yet hear that its replica was removed before
 	s.forgetful = &simForgetting{keeps: map[ids.NodeID]map[LSN]header{}}
 	for _, o := range s.nodes {
+		if o != n && o.r != nil {
+			o.flush(len(o.queue)) // or it has yet to throw away a copy that it had before it was removed
+		}
 		if o != n && o.disk.has(stateKey(0)) && slices.Contains(cfg.Replicas, string(o.id)) {
 			s.forgetful.keeps[o.id] = o.committedOnDisk()
 		}
