@@ -1,7 +1,9 @@
 package dataflow
 
 import (
+	"bytes"
 	"regexp"
+	"regexp/syntax"
 	"strings"
 
 	"github.com/millrace/millrace/internal/fault"
@@ -28,7 +30,8 @@ var regexpImpls = map[string]impl{
 					c.fail(i, err)
 					continue
 				}
-				c.out.Bools[i] = re.Match(bytesArg(c, 0, i))
+				s := bytesArg(c, 0, i)
+				c.out.Bools[i] = !m.out(s) && re.Match(s)
 			}
 		}
 	}},
@@ -56,6 +59,10 @@ var regexpImpls = map[string]impl{
 				return dst, err
 			}
 			s := bytesArg(c, 0, i)
+			if m.out(s) {
+				c.setNull(i)
+				return dst, nil
+			}
 			at := re.FindIndex(s)
 			if at == nil {
 				c.setNull(i)
@@ -68,12 +75,17 @@ var regexpImpls = map[string]impl{
 	"regexp_replace(text, text, text, text)": regexpReplace(4),
 	"regexp_match(text, text)": {make: func() kernel {
 		var m regexpMemo
+		elems := record.NewColumn(record.Text, 0)
 		return eachBytes(func(c *call, dst []byte, i int) ([]byte, error) {
 			re, _, err := m.of(bytesArg(c, 1, i), "")
 			if err != nil {
 				return dst, err
 			}
 			s := bytesArg(c, 0, i)
+			if m.out(s) {
+				c.setNull(i)
+				return dst, nil
+			}
 			at := re.FindSubmatchIndex(s)
 			if at == nil {
 				c.setNull(i)
@@ -82,7 +94,7 @@ var regexpImpls = map[string]impl{
 			if len(at) > 2 {
 				at = at[2:] // the groups instead of the whole
 			}
-			elems := record.NewColumn(record.Text, len(at)/2)
+			elems.Reset()
 			for k := 0; k < len(at); k += 2 {
 				if at[k] < 0 {
 					elems.AppendNull()
@@ -123,6 +135,7 @@ func bytesArg(c *call, k, i int) []byte { return c.args[k].col.At(i & c.args[k].
 type regexpMemo struct {
 	pattern, flags string
 	re             *regexp.Regexp
+	need           []byte // that is in every text that matches; nil: nothing is known to be
 	all            bool
 	err            error
 	known          bool
@@ -133,7 +146,7 @@ func (m *regexpMemo) of(pattern []byte, flags string) (*regexp.Regexp, bool, err
 	if m.known && m.pattern == string(pattern) && m.flags == flags {
 		return m.re, m.all, m.err
 	}
-	m.pattern, m.flags, m.known, m.all, m.err = string(pattern), flags, true, false, nil
+	m.pattern, m.flags, m.known, m.all, m.err, m.need = string(pattern), flags, true, false, nil, nil
 	var b strings.Builder
 	b.WriteString("s") // as in PostgreSQL, . matches a newline
 	for _, f := range flags {
@@ -150,10 +163,35 @@ func (m *regexpMemo) of(pattern []byte, flags string) (*regexp.Regexp, bool, err
 			return nil, false, m.err
 		}
 	}
-	if m.re, m.err = regexp.Compile("(?" + b.String() + ")" + m.pattern); m.err != nil {
+	whole := "(?" + b.String() + ")" + m.pattern
+	if m.re, m.err = regexp.Compile(whole); m.err != nil {
 		m.err = fault.SQL(fault.Invalid, "2201B", "invalid regular expression: %v", m.err)
+	} else if tree, err := syntax.Parse(whole, syntax.Perl); err == nil {
+		m.need = []byte(required(tree))
 	}
 	return m.re, m.all, m.err
+}
+
+// out tells without matching that nothing in s can match: to look for a part that every match has takes a fraction of the time.
+func (m *regexpMemo) out(s []byte) bool { return len(m.need) > 0 && !bytes.Contains(s, m.need) }
+
+// required returns the longest text that is known to be in every match.
+func required(re *syntax.Regexp) string {
+	switch {
+	case re.Op == syntax.OpLiteral && re.Flags&syntax.FoldCase == 0:
+		return string(re.Rune)
+	case re.Op == syntax.OpCapture, re.Op == syntax.OpPlus, re.Op == syntax.OpRepeat && re.Min > 0:
+		return required(re.Sub[0])
+	case re.Op == syntax.OpConcat:
+		longest := ""
+		for _, sub := range re.Sub {
+			if s := required(sub); len(s) > len(longest) {
+				longest = s
+			}
+		}
+		return longest
+	}
+	return ""
 }
 
 func regexpTest(flags string) impl {
@@ -169,7 +207,8 @@ func regexpTest(flags string) impl {
 					c.fail(i, err)
 					continue
 				}
-				c.out.Bools[i] = re.Match(bytesArg(c, 0, i))
+				s := bytesArg(c, 0, i)
+				c.out.Bools[i] = !m.out(s) && re.Match(s)
 			}
 		}
 	}}
