@@ -280,6 +280,9 @@ func (n *Node) recordsHere(ctx context.Context, req *internalv1.RecordsRequest, 
 				return false, fault.New(fault.NotPrimary, "partition %d has moved; retry", p)
 			}
 			if c.streams[id] == nil {
+				if uint64(id) >= c.state.NextObjectId { // ids are never reused: a node that starts has yet to hear of it
+					return false, fault.New(fault.Unavailable, "the stream isn't known yet on this node; retry").WithRetryAfter(retryPause)
+				}
 				return false, fault.New(fault.NotFound, "the stream was dropped").WithReason("UNKNOWN_STREAM")
 			}
 			e, err := n.host.End(p, id)

@@ -121,6 +121,9 @@ func (l *Ledger) Poll(name string, from map[uint32]uint64) *Poll {
 	return p
 }
 
+// Name says which reading it is.
+func (p *Poll) Name() string { return p.name }
+
 // Saw says that the reader was given a record.
 func (p *Poll) Saw(r Record) {
 	p.l.mu.Lock()

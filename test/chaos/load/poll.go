@@ -43,6 +43,9 @@ func (l *Load) follow(ctx context.Context, c *client.Client, p *check.Poll, at m
 		if err != nil {
 			if ctx.Err() == nil {
 				l.failures.add("read: " + client.Reason(err))
+				if client.Reason(err) == "UNKNOWN_STREAM" {
+					l.f.Add("wrong-error", "%s: %v", p.Name(), err)
+				}
 			}
 			return
 		}
