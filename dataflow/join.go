@@ -25,6 +25,7 @@ type join struct {
 	out      *link
 	sides    [2]joinSide
 	limit    int  // see maxSegment
+	hashed   int  // see maxHashed
 	pairs    bool // pairs of rows come out
 	matched  bool // rows of a watched side come out when they have a match; else when they have none
 	residual expression
@@ -47,6 +48,8 @@ type join struct {
 	head   []byte
 	added  []groupRow
 	merged []groupRow
+	here   []groupRow // of one segment
+	places []uint64   // see bySegment
 	segs   []segRef
 }
 
@@ -562,7 +565,7 @@ func newJoin(b *builder) (operator, error) {
 	p := b.op.Join
 	j := &join{
 		index: b.index, keep: b.keep, state: b.env.State, out: b.out, passed: bucketsPassed(NoWatermark),
-		limit: maxSegment, pairs: true, matched: p.Kind == plan.JoinSemi,
+		limit: maxSegment, hashed: maxHashed, pairs: true, matched: p.Kind == plan.JoinSemi,
 	}
 	residual := p.Residual
 	leftKeys, rightKeys, nullsEqual := p.LeftKeys, p.RightKeys, p.NullsEqual

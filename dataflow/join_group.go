@@ -37,6 +37,10 @@ const (
 // one of its rows changes.
 const maxSegment = 4 << 10
 
+// maxHashed is the bytes of a segment of a hashed group, about, beyond which there will be more segments. They are small: of
+// a segment all rows are read and written when one changes, and changes of a tick lie anywhere.
+const maxHashed = maxSegment / 8
+
 // maxSegments bounds what a damaged head can make a reader look for.
 const maxSegments = 1 << 26
 

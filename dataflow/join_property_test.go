@@ -267,7 +267,7 @@ func TestJoinMatchesModel(t *testing.T) {
 		var f *Fragment
 		start := func() {
 			f = mustNew(t, ops, Env{State: state})
-			f.ops[2].(*join).limit = limit
+			f.ops[2].(*join).limit, f.ops[2].(*join).hashed = limit, limit/8
 		}
 		start()
 		sum := zset{}

@@ -235,29 +235,37 @@ func (j *join) writePacked(side *joinSide, h *groupHead, rows []groupRow) error 
 		return j.writeHead(side, h, due, j.entry)
 	}
 	depth := byte(1)
-	for size>>depth > j.limit/2 && depth < maxDepth {
+	for size>>depth > j.hashed/2 && depth < maxDepth {
 		depth++
 	}
 	return j.scatter(side, h, rows, depth, due)
 }
 
+// bySegment returns the numbers of rows, which are in j.arena, by their segments at the given depth: each after its segment
+// in the upper half, in order.
+func (j *join) bySegment(rows []groupRow, depth byte) []uint64 {
+	j.places = j.places[:0]
+	for i := range rows {
+		j.places = append(j.places, uint64(segment(&rows[i], j.arena, depth))<<32|uint64(i))
+	}
+	slices.Sort(j.places)
+	return j.places
+}
+
 // scatter writes rows as a hashed group of the given depth.
 func (j *join) scatter(side *joinSide, h *groupHead, rows []groupRow, depth byte, due int64) error {
-	slices.SortStableFunc(rows, func(a, b groupRow) int {
-		return int(segment(&a, j.arena, depth)) - int(segment(&b, j.arena, depth))
-	})
 	h.bytes = 0
-	for lo := 0; lo < len(rows); {
-		number, hi := segment(&rows[lo], j.arena, depth), lo
+	for places := j.bySegment(rows, depth); len(places) > 0; {
+		number, n := uint32(places[0]>>32), 0
 		j.entry = j.entry[:0]
-		for ; hi < len(rows) && segment(&rows[hi], j.arena, depth) == number; hi++ {
-			j.entry = side.codec.appendRow(j.entry, &rows[hi], j.arena)
+		for ; n < len(places) && uint32(places[n]>>32) == number; n++ {
+			j.entry = side.codec.appendRow(j.entry, &rows[uint32(places[n])], j.arena)
 		}
+		places = places[n:]
 		h.bytes += uint64(len(j.entry))
 		if err := j.writeSegment(number, j.entry); err != nil {
 			return err
 		}
-		lo = hi
 	}
 	h.layout = groupHashed + depth
 	return j.writeHead(side, h, due, nil)
@@ -265,23 +273,24 @@ func (j *join) scatter(side *joinSide, h *groupHead, rows []groupRow, depth byte
 
 // storeHashed adds rows to the segments of a hashed group.
 func (j *join) storeHashed(side *joinSide, h *groupHead, rows []int32) error {
-	added := slices.Clone(j.encodeRows(side, rows))
+	added := j.encodeRows(side, rows)
 	depth := h.layout - groupHashed
-	slices.SortStableFunc(added, func(a, b groupRow) int {
-		return int(segment(&a, j.arena, depth)) - int(segment(&b, j.arena, depth))
-	})
 	due := h.due
-	for lo := 0; lo < len(added); {
-		number, hi := segment(&added[lo], j.arena, depth), lo
-		for ; hi < len(added) && segment(&added[hi], j.arena, depth) == number; hi++ {
-			due = min(due, added[hi].due)
+	for places := j.bySegment(added, depth); len(places) > 0; {
+		number, n := uint32(places[0]>>32), 0
+		j.here = j.here[:0]
+		for ; n < len(places) && uint32(places[n]>>32) == number; n++ {
+			r := added[uint32(places[n])]
+			due = min(due, r.due)
+			j.here = append(j.here, r)
 		}
-		from := len(side.stored)
+		places = places[n:]
+		from, top := len(side.stored), len(j.arena)
 		before, err := j.loadSegment(side, number)
 		if err != nil {
 			return err
 		}
-		all := j.mergeRows(side, side.stored[from:], added[lo:hi])
+		all := j.mergeRows(side, side.stored[from:], j.here)
 		j.entry = j.entry[:0]
 		for i := range all {
 			j.entry = side.codec.appendRow(j.entry, &all[i], j.arena)
@@ -290,13 +299,12 @@ func (j *join) storeHashed(side *joinSide, h *groupHead, rows []int32) error {
 			return badGroup()
 		}
 		h.bytes += uint64(len(j.entry)) - uint64(before)
-		side.stored = side.stored[:from]
+		side.stored, j.arena = side.stored[:from], j.arena[:top]
 		if err := j.writeSegment(number, j.entry); err != nil {
 			return err
 		}
-		lo = hi
 	}
-	room := uint64(j.limit) << depth
+	room := uint64(j.hashed) << depth
 	if h.bytes > room && depth < maxDepth || h.bytes < room/8 {
 		return j.rehash(side, h, due)
 	}

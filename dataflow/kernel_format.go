@@ -34,6 +34,10 @@ type timeFormat struct {
 	pattern string
 	seen    bool
 	parts   []formatPart
+	// Times of one minute look alike, unless the pattern tells their seconds: text is the last minute's.
+	minutes bool
+	minute  int64
+	text    []byte // empty: not known
 }
 
 // formatPart is a keyword with its modifiers, or text.
@@ -76,6 +80,21 @@ func (f *timeFormat) set(pattern []byte) {
 	for s := f.pattern; s != ""; {
 		s = f.next(s)
 	}
+	f.minutes, f.text = true, f.text[:0]
+	for _, p := range f.parts {
+		if p.keyword >= 0 && finerThanMinute(formatKeywords[p.keyword]) {
+			f.minutes = false
+		}
+	}
+}
+
+// finerThanMinute tells whether a keyword's result changes within a minute.
+func finerThanMinute(word string) bool {
+	switch word {
+	case "SS", "SSSS", "SSSSS", "MS", "US":
+		return true
+	}
+	return strings.HasPrefix(word, "FF")
 }
 
 // next takes one part from the beginning of s.
@@ -163,7 +182,23 @@ func keywordOf(s string) int {
 	return -1
 }
 
+// append appends the text of a time.
 func (f *timeFormat) append(dst []byte, t int64) ([]byte, error) {
+	if !f.minutes {
+		return f.write(dst, t)
+	}
+	if minute := floorDiv(t, microsPerMinute); minute != f.minute || len(f.text) == 0 {
+		var err error
+		if f.text, err = f.write(f.text[:0], t); err != nil {
+			f.text = f.text[:0]
+			return dst, err
+		}
+		f.minute = minute
+	}
+	return append(dst, f.text...), nil
+}
+
+func (f *timeFormat) write(dst []byte, t int64) ([]byte, error) {
 	m := momentOf(t)
 	for i := range f.parts {
 		p := &f.parts[i]

@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"unsafe"
 
 	"github.com/millrace/millrace/internal/fault"
@@ -36,6 +37,7 @@ var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 // MarshalDelta appends d, for storage and for peers; UnmarshalDelta reads it.
 func MarshalDelta(dst []byte, d *Delta) []byte {
 	base := len(dst)
+	dst = slices.Grow(dst, encodedBytes(d))
 	var flags byte
 	if d.Weights != nil {
 		flags |= deltaHasWeights
@@ -64,6 +66,27 @@ func MarshalDelta(dst []byte, d *Delta) []byte {
 	return dst
 }
 
+// encodedBytes is no less than what MarshalDelta appends of d.
+func encodedBytes(d *Delta) int {
+	const each = 2 + binary.MaxVarintLen64 + 3*8 // of a column: its header, and padding behind three arrays
+	n := 2 + 2*binary.MaxVarintLen64 + 8 + 8*len(d.Weights)
+	for k := range d.Cols {
+		c := &d.Cols[k]
+		n += each + len(c.Validity)
+		switch c.Type.Layout() {
+		case LayoutBools:
+			n += d.N
+		case LayoutInts, LayoutFloats:
+			n += 8 * d.N
+		case LayoutIntervals:
+			n += intervalBytes * d.N
+		case LayoutBytes:
+			n += 4*(d.N+1) + int(c.Offsets[d.N]-c.Offsets[0])
+		}
+	}
+	return n
+}
+
 func appendColumn(dst []byte, base int, c *Column, n int) []byte {
 	if c.Validity != nil {
 		dst = pad(append(dst, c.Validity[:(n+7)>>3]...), base)
@@ -87,8 +110,12 @@ func appendColumn(dst []byte, base int, c *Column, n int) []byte {
 		}
 	case LayoutBytes:
 		first := c.Offsets[0]
-		for _, v := range c.Offsets[:n+1] {
-			dst = binary.LittleEndian.AppendUint32(dst, uint32(v-first))
+		if littleEndian && first == 0 {
+			dst = append(dst, unsafe.Slice((*byte)(unsafe.Pointer(&c.Offsets[0])), 4*(n+1))...)
+		} else {
+			for _, v := range c.Offsets[:n+1] {
+				dst = binary.LittleEndian.AppendUint32(dst, uint32(v-first))
+			}
 		}
 		dst = pad(dst, base)
 		dst = append(dst, c.Bytes[first:c.Offsets[n]]...)

@@ -32,6 +32,11 @@ func (s *Store) NewBatch() *Batch {
 	return &Batch{s: s, b: s.db.NewBatch(pebble.WithMaxRetainedSizeBytes(maxRetainedBatch))}
 }
 
+// NewBatchOf is NewBatch for some bytes of writes, about, which saves a large batch growing piece by piece.
+func (s *Store) NewBatchOf(bytes int) *Batch {
+	return &Batch{s: s, b: s.db.NewBatch(pebble.WithInitialSizeBytes(min(max(bytes, 1<<10), MaxBatchBytes/2)), pebble.WithMaxRetainedSizeBytes(maxRetainedBatch))}
+}
+
 // fits keeps a batch within its bound; Pebble panics beyond its own. Commit returns the error.
 func (b *Batch) fits(n int) bool {
 	if b.err == nil && b.b.Len()+n+32 > MaxBatchBytes {

@@ -140,6 +140,7 @@ type Peers interface {
 // Store is the node's state store.
 type Store interface {
 	NewBatch() *storage.Batch
+	NewBatchOf(bytes int) *storage.Batch
 	Commit(b *storage.Batch, sync bool) error
 	Get(key []byte) ([]byte, io.Closer, error)
 	Iter(lo, hi []byte) (*storage.Iter, error)

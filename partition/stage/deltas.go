@@ -90,14 +90,24 @@ func (l *deltaLog) write(b *storage.Batch, done, retain ids.Tick, maxBytes int64
 		return
 	}
 	if l.stored < len(l.recent) {
-		var block, raw []byte
+		size := 0
+		for i := range l.recent[l.stored:] {
+			d := &l.recent[l.stored+i]
+			size += d.size() + 64
+			if d.rows != nil {
+				size += 32 * len(d.rows.Cols)
+			}
+		}
+		block := make([]byte, 0, size)
+		var raw []byte
 		for _, d := range l.recent[l.stored:] {
-			if raw = d.raw; d.rows != nil {
-				raw = record.MarshalDelta(nil, d.rows)
+			if d.rows != nil {
+				raw = record.MarshalDelta(raw[:0], d.rows)
+				d.raw = raw
 			}
 			block = binary.BigEndian.AppendUint64(block, uint64(d.tick))
-			block = binary.AppendUvarint(block, uint64(len(raw)))
-			block = append(block, raw...)
+			block = binary.AppendUvarint(block, uint64(len(d.raw)))
+			block = append(block, d.raw...)
 		}
 		l.added = deltaBlock{l.recent[len(l.recent)-1].tick, int64(len(block))}
 		b.Set(l.key(l.added.last), block)
@@ -116,6 +126,17 @@ func (l *deltaLog) write(b *storage.Batch, done, retain ids.Tick, maxBytes int64
 	if l.dropped > 0 {
 		b.DeleteRange(l.prefix, l.key(l.blocks[l.dropped-1].last+1))
 	}
+}
+
+// unstored is what the deltas that aren't stored yet take, in bytes.
+func (l *deltaLog) unstored() (n int) {
+	if l.rows != nil {
+		return 0
+	}
+	for i := range l.recent[l.stored:] {
+		n += l.recent[l.stored+i].size()
+	}
+	return n
 }
 
 // floorAfter is what floor will be when the batch of write is committed.

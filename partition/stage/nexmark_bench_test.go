@@ -419,7 +419,7 @@ func (r *nexmarkRun) settle(tick ids.Tick, all bool) {
 }
 
 func (r *nexmarkRun) flush(t *nexmarkTarget, tick ids.Tick) {
-	b := r.store.NewBatch()
+	b := r.store.NewBatchOf(t.table.dirtyBytes + t.rows.dirtyBytes() + t.deltas.unstored())
 	defer b.Close()
 	t.table.write(b)
 	t.rows.write(b)

@@ -244,7 +244,7 @@ type rowBlock struct {
 const (
 	blockKeyBytes    = 16
 	maxBlockRows     = 4096
-	maxBlockBytes    = 256 << 10
+	maxBlockBytes    = 1 << 20
 	historyBlockRows = 256
 )
 
@@ -344,7 +344,7 @@ func (r *rowStore) append(tick ids.Tick, d *record.Delta) ([]byte, error) {
 	r.closeHistory()
 	size := rowBytes(d)
 	if d.N <= maxBlockRows && size <= maxBlockBytes {
-		raw := record.MarshalDelta(make([]byte, 0, deltaBytes(d)+int64(64+32*len(d.Cols))), d)
+		raw := record.MarshalDelta(nil, d)
 		r.addBlock(tick, 0, raw)
 		return raw, nil
 	}

@@ -414,7 +414,7 @@ func (t *target) flush() error {
 	}
 	began := time.Now()
 	t.catchCut()
-	b := t.rt.store.NewBatch()
+	b := t.rt.store.NewBatchOf(t.dirtyBytes() + t.deltas.unstored())
 	defer b.Close()
 	t.table.write(b)
 	t.rows.write(b)
