@@ -118,6 +118,7 @@ func (n *Node) newHost() (*partition.Host, error) {
 	cfg.Node, cfg.Coordinator = n.id, n.coord
 	cfg.InFlightBytes = n.cfg.InFlightBytes
 	cfg.CopyLimit = n.copyLimit(cfg.MaxBatchBytes)
+	cfg.CompactBytes, cfg.CompactDelay = n.cfg.CompactBytes, stage.DefaultConfig().RetainTicks
 	cfg.LowWater = func(p ids.PartitionID, stream ids.StreamID) (ids.Offset, bool) { return n.runtime.LowWater(stream, p) }
 	return partition.NewHost(cfg, n.logStore, n.peers, n.log.With("part", "partition"))
 }

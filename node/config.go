@@ -38,6 +38,7 @@ type Config struct {
 	StatementTimeout  time.Duration // how long a statement waits for its tick before it gives up
 	CopyRate          int64         // bytes per second that this node sends for copies at most; 0: no limit
 	CopiesPerNode     int           // partitions that a node copies at once; small ones may be up to eight
+	CompactBytes      int64         // of a table's log in a partition, from which on it is compacted by key; 0: never
 	ShipRate          int64         // bytes a second of views' state that the node sends to other replicas
 	InFlightBytes     int64         // of appends that wait for the disk or replicas, on this node
 	IngestBytes       int64         // of clients' appends that this node holds, wherever they go
@@ -62,6 +63,7 @@ func DefaultConfig() Config {
 		Listen: "127.0.0.1:7070", Gossip: "127.0.0.1:7071", HTTP: "127.0.0.1:7080",
 		Partitions: 8, Replicas: 3,
 		MaxRecordBytes: 8 << 20, MaxMessageBytes: 16 << 20, MaxConnections: 10_000, MaxPGConnections: 10_000,
+		CompactBytes: partition.DefaultConfig().CompactBytes,
 		ShipRate:     stage.DefaultShipConfig().BytesPerSecond,
 		MaxStaleness: 10 * time.Second, StatementTimeout: 30 * time.Second,
 		CopyRate: 64 << 20, CopiesPerNode: 1,
@@ -107,6 +109,9 @@ func (c Config) Validate() error {
 	}
 	if c.Partitions < 1 || c.Partitions > 4096 {
 		return fault.New(fault.Invalid, "--partitions %d: use 1 to 4096", c.Partitions)
+	}
+	if c.CompactBytes < 0 {
+		return fault.New(fault.Invalid, "--compact %d: give a number of bytes, or 0 for never", c.CompactBytes)
 	}
 	if c.ShipRate <= 0 {
 		return fault.New(fault.Invalid, "--ship-rate %d: give a positive number of bytes a second", c.ShipRate)

@@ -51,6 +51,9 @@ var (
 	descSyncTime   = desc("log_fsync_seconds_total", "Time spent in fsyncs of the log store.")
 	descDisk       = desc("disk_bytes", "Bytes on disk by store.", "store")
 	descPending    = desc("append_pending_bytes", "Bytes of appends that wait for the disk or replicas.")
+	descCompacted  = desc("compactions_total", "Compactions of a table's log in a partition.")
+	descCopied     = desc("compaction_copied_records_total", "Rows that compactions appended again.")
+	descCompBytes  = desc("compaction_removed_bytes_total", "Bytes of tables' logs that compactions removed.")
 	descViewTick   = desc("view_tick_microseconds", "Least tick that a view has reached in the partitions here.", "view")
 	descViewRows   = desc("view_rows", "Rows of a view in the partitions here.", "view")
 	descViewErrors = desc("view_errors_total", "Expressions that failed in a view, in the partitions here.", "view")
@@ -75,7 +78,7 @@ var (
 func (f *figures) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descTick, descLeader, descPartitions, descHeld, descEndBytes, descRecords, descBytes,
 		descAppends, descRefused, descSyncs, descSyncTime, descDisk, descPending, descViewTick, descViewRows, descViewErrors, descViewLate, descViewState,
-		descIngest, descOverload, descQueries, descQueriesOut, descReaders, descDiskFree, descDiskFull,
+		descIngest, descOverload, descQueries, descQueriesOut, descReaders, descDiskFree, descDiskFull, descCompacted, descCopied, descCompBytes,
 		descShipSent, descShipCopied, descShipTaken, descShipLag, descShipBehind, descShipKept} {
 		ch <- d
 	}
@@ -112,6 +115,9 @@ func (f *figures) Collect(ch chan<- prometheus.Metric) {
 	counter(descAppends, float64(load.Appends))
 	counter(descRefused, float64(load.Refused))
 	gauge(descPending, float64(load.PendingBytes))
+	counter(descCompacted, float64(load.Compactions))
+	counter(descCopied, float64(load.CopiedRecords))
+	counter(descCompBytes, float64(load.CompactedBytes))
 	log := n.logStore.Metrics()
 	counter(descSyncs, float64(log.Syncs))
 	counter(descSyncTime, log.SyncTime.Seconds())

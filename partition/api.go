@@ -131,6 +131,10 @@ type Load struct {
 	PendingAppends int64         // taken, not yet committed
 	PendingBytes   int64         // of these
 	CommitTime     time.Duration // from append to commit, moving average
+
+	Compactions    uint64 // counter: of tables' logs, in one partition each
+	CopiedRecords  uint64 // counter: rows that these appended again
+	CompactedBytes uint64 // counter: what they removed
 }
 
 // LogPosition is how long a replica's log is.

@@ -18,6 +18,8 @@ type appendReq struct {
 	done     func(AppendResult, error)
 	deadline time.Duration // while it is held
 	sure     bool          // this node was the primary after it came
+	copy     bool          // of the compaction: it isn't held back by hush
+	expect   ids.Offset    // and must begin here
 }
 
 // maxHeld bounds the appends that wait for their partition to open; their bytes are bounded with all that is in flight.
@@ -73,6 +75,9 @@ func (r *replica) minInSync() int {
 
 // openFor tells whether the append can be stamped now.
 func (r *replica) openFor(q *appendReq) bool {
+	if r.primary.hushed != 0 && r.primary.hushed == q.stream && !q.copy {
+		return false
+	}
 	return r.primary.open != 0 && q.seen <= r.primary.open && !r.handingOver() && !r.primary.superseded && r.opDone >= r.loadOp
 }
 

@@ -60,6 +60,13 @@ type Config struct {
 
 	// RetentionInterval is how often old batches are removed.
 	RetentionInterval time.Duration
+	// CompactBytes is the size of a table's log in a partition, in bytes, from which on it is compacted by key; 0: never.
+	CompactBytes int64
+	// CompactMemory bounds the keys that a compaction has in memory, in bytes; what doesn't fit is for the next one.
+	CompactMemory int64
+	// CompactDelay is how long what was superseded is kept all the same, in ticks (microseconds): what reads a table's rows
+	// or changes as of a tick may go back as far.
+	CompactDelay ids.Tick
 	// ProducerRetention is how long a producer that appends nothing is remembered.
 	ProducerRetention time.Duration
 	// ProducerCache is how many producers of each partition are kept in memory.
@@ -83,6 +90,9 @@ func DefaultConfig() Config {
 		FrameBytes:        768 << 10,
 		CopyWindow:        8 << 20,
 		RetentionInterval: 10 * time.Second,
+		CompactBytes:      16 << 20,
+		CompactMemory:     64 << 20,
+		CompactDelay:      60_000_000,
 		ProducerRetention: 7 * 24 * time.Hour,
 		ProducerCache:     4096,
 		CacheBytes:        64 << 20,
@@ -125,6 +135,10 @@ func (c *Config) Validate() error {
 		return bad("CopyLimit", "able to burst MaxBatchBytes")
 	case c.RetentionInterval <= 0:
 		return bad("RetentionInterval", "positive")
+	case c.CompactBytes < 0:
+		return bad("CompactBytes", "0 or more")
+	case c.CompactMemory < 1<<10:
+		return bad("CompactMemory", "at least 1 KiB")
 	case c.ProducerRetention <= 0:
 		return bad("ProducerRetention", "positive")
 	case c.ProducerCache < 16:

@@ -56,6 +56,7 @@ type Host struct {
 
 type counts struct {
 	appends, appendBytes, refused, groups, pending atomic.Int64
+	compacted, copiedRecords, compactedBytes       atomic.Int64
 	commitNanos                                    atomic.Int64 // moving average
 }
 
@@ -80,7 +81,8 @@ type hosted struct {
 	queued    [2]int // writes in the log writer\'s queues; guarded by it
 	used      int64  // guarded by the budget
 
-	retention map[ids.StreamID]retained // only for the retention loop
+	retention  map[ids.StreamID]retained    // only for the retention loop
+	compaction map[ids.StreamID]*compaction // only for the compaction loop
 }
 
 // NewHost returns a host with the replicas that the log store holds. They do nothing before Configure.
@@ -418,6 +420,7 @@ func (h *Host) Run(ctx context.Context) error {
 	wg.Go(func() { h.caller.run(ctx, h) })
 	wg.Go(func() { h.watch.run(ctx, h) })
 	wg.Go(func() { h.retain(ctx) })
+	wg.Go(func() { h.compact(ctx) })
 	h.links.run(ctx, h)
 	<-ctx.Done()
 	h.servingMu.Lock()
@@ -502,6 +505,8 @@ func (h *Host) Load() Load {
 		Appends: uint64(h.counts.appends.Load()), AppendBytes: uint64(h.counts.appendBytes.Load()),
 		Refused: uint64(h.counts.refused.Load()), Groups: uint64(h.counts.groups.Load()),
 		PendingAppends: h.counts.pending.Load(), PendingBytes: h.flight.inUse(),
-		CommitTime: time.Duration(h.counts.commitNanos.Load()),
+		CommitTime:  time.Duration(h.counts.commitNanos.Load()),
+		Compactions: uint64(h.counts.compacted.Load()), CopiedRecords: uint64(h.counts.copiedRecords.Load()),
+		CompactedBytes: uint64(h.counts.compactedBytes.Load()),
 	}
 }

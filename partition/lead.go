@@ -28,6 +28,8 @@ type primaryState struct {
 	data         []StreamTick // committed and not yet told with a Closing; rising ticks
 
 	held          []*appendReq
+	hushed        ids.StreamID  // appends to it wait: see hush; 0: none
+	hushedUntil   time.Duration // at most
 	handoverAsked time.Duration // when; 0: not
 	startsVersion uint64        // counts changes of the streams' starts
 	probes        uint64        // numbers them
@@ -502,6 +504,9 @@ func (r *replica) elapse(now time.Duration) {
 		r.maybeJoin(now, p)
 	}
 	r.askJoins(now)
+	if ps.hushed != 0 && ps.hushedUntil <= now {
+		r.unhush(now)
+	}
 	for len(ps.held) > 0 && ps.held[0].deadline <= now {
 		q := ps.held[0]
 		ps.held = ps.held[1:]
@@ -559,7 +564,7 @@ func (r *replica) needsTime() bool {
 		return r.askOut()
 	}
 	ps := &r.primary
-	if len(ps.held) > 0 || len(ps.verdicts) > 0 || r.commit < r.end || !ps.established || ps.superseded || r.cfg.HandoverTo != "" {
+	if len(ps.held) > 0 || ps.hushed != 0 || len(ps.verdicts) > 0 || r.commit < r.end || !ps.established || ps.superseded || r.cfg.HandoverTo != "" {
 		return true
 	}
 	for _, p := range ps.peers {

@@ -87,6 +87,7 @@ func serveFlags(f *pflag.FlagSet, cfg *node.Config, o *serveOptions) {
 	f.DurationVar(&cfg.StatementTimeout, "statement-timeout", cfg.StatementTimeout, "how long a statement waits for the tick that it must see")
 	f.Var((*byteSize64)(&cfg.CacheBytes), "cache", "memory of the stores' block caches")
 	f.Var((*byteSize64)(&cfg.CopyRate), "copy-rate", "bytes a second that the node sends for moving partitions; 0: no limit")
+	f.Var((*byteSize64)(&cfg.CompactBytes), "compact", "size of a table's log in a partition from which on it is compacted by key; 0: never")
 	f.Var((*byteSize64)(&cfg.ShipRate), "ship-rate", "bytes a second of views' state that the node sends to other replicas")
 	f.IntVar(&cfg.CopiesPerNode, "copies", cfg.CopiesPerNode, "partitions that each node copies at once while they move")
 	f.Var((*byteSize64)(&o.memory), "memory", "what the process should stay below in memory; 0: whatever it needs")

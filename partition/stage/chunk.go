@@ -120,6 +120,10 @@ func (c *chunk) readLog(limit ids.Tick, fn func(*LogBatch) (bool, error), atEnd 
 	var own error
 	err := s.rt.logs.ReadTicks(s.p, s.plan.log.id, sc.pos.offset, limit, func(b *LogBatch) (bool, error) {
 		if b.BaseOffset != sc.pos.offset {
+			if s.plan.log.compacted() { // what is left has all rows, but not what happened to them
+				s.rt.wantRestart(s.view)
+				return false, fault.New(fault.Unavailable, "table %q begins anew", s.view.name)
+			}
 			own = fault.New(fault.Conflict, "view %q needs the records of partition %d from offset %d on, its log goes on at %d; "+
 				"drop the view and create it again", s.view.name, s.p, sc.pos.offset, b.BaseOffset).WithReason("LOG_TRUNCATED")
 			return false, own

@@ -34,6 +34,14 @@ type sourcePlan struct {
 	consumers []*inputPlan   // who reads it
 }
 
+// truncated tells whether the log's front may be removed.
+func (l *logPlan) truncated() bool {
+	return l.compacted() || l.stream.RetentionUs > 0 || l.stream.RetentionBytes > 0
+}
+
+// compacted tells whether the log is a table's: of what was removed, the rows are told by later records.
+func (l *logPlan) compacted() bool { return len(l.stream.PrimaryKey) > 0 }
+
 // logPlan is a stream's log as a source reads it.
 type logPlan struct {
 	stream  *millracev1.Stream

@@ -373,7 +373,7 @@ func (rt *Runtime) makeDurable() {
 func (g *group) heldBack() bool {
 	for i, f := range g.sources {
 		l := g.plan.inputs[f.input].source.log
-		if l != nil && l.stream.RetentionUs == 0 && l.stream.RetentionBytes == 0 {
+		if l != nil && !l.truncated() {
 			continue
 		}
 		g.mu.Lock()

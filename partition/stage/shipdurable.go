@@ -76,7 +76,7 @@ func (rt *Runtime) followed(p ids.PartitionID) bool { return len(rt.state.Partit
 // or the output of a stage.
 func (v *view) retains() bool {
 	for _, s := range v.sources {
-		if s.log == nil || s.log.stream.RetentionUs > 0 || s.log.stream.RetentionBytes > 0 {
+		if s.log == nil || s.log.truncated() {
 			return true
 		}
 	}

@@ -229,6 +229,12 @@ func (s *source) findStart() error {
 			}
 			s.logStart, s.started = start, true
 		}
+		if s.plan.log.compacted() && s.logStart > 0 && s.closed() > s.view.created+s.rt.cfg.RetainTicks {
+			// What was removed is told by later records, which came after the view's beginning: its rows would be right now, but
+			// not its changes since then.
+			s.rt.wantRestart(s.view)
+			return nil
+		}
 		r.pos.offset = s.logStart
 	}
 	return nil
