@@ -25,6 +25,8 @@ var seriesOf = withArrays(map[string]setReturning{
 	"generate_series(bigint, bigint)":                     plainSeries(intSeries, record.BigInt),
 	"generate_series(bigint, bigint, bigint)":             plainSeries(intSeries, record.BigInt),
 	"generate_series(timestamptz, timestamptz, interval)": plainSeries(timeSeries, record.TimestampTZ),
+	"generate_series(timestamp, timestamp, interval)":     plainSeries(timeSeries, record.Timestamp),
+	"generate_series(numeric, numeric, numeric)":          plainSeries(numericSeries, record.Numeric),
 	"jsonb_array_elements(jsonb)":                         plainSeries(jsonElements(false), record.JSONB),
 	"jsonb_array_elements_text(jsonb)":                    plainSeries(jsonElements(true), record.Text),
 	"jsonb_each(jsonb)":                                   plainSeries(jsonMembers(false, "jsonb_each"), record.Text, record.JSONB),
@@ -88,6 +90,33 @@ func intSeries(u *unnest, i int, next func() bool) error {
 			break
 		}
 		v += step
+	}
+	return nil
+}
+
+func numericSeries(u *unnest, i int, next func() bool) error {
+	if u.null(i) {
+		return nil
+	}
+	var args [3][]byte
+	for k, name := range []string{"start value", "stop value", "step size"} {
+		if args[k] = bytes.Clone(u.bytes(k, i)); isNaN(args[k]) {
+			return fault.SQL(fault.Invalid, "22023", "%s cannot be NaN", name)
+		}
+	}
+	sign := record.CompareNumeric(args[2], []byte("0"))
+	if sign == 0 {
+		return errStepZero
+	}
+	for v := args[0]; record.CompareNumeric(v, args[1])*sign <= 0; {
+		u.elements[0].AppendBytes(v)
+		if !next() {
+			break
+		}
+		var err error
+		if v, err = addNumeric(nil, v, args[2], false); err != nil {
+			return err
+		}
 	}
 	return nil
 }

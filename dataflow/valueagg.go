@@ -32,7 +32,7 @@ func newMultiset(a *plan.Agg, appendOnly, whole bool) *multiset {
 		m.distinct = true
 	}
 	switch a.Func {
-	case plan.AggFirst, plan.AggLast, plan.AggJSONBAgg:
+	case plan.AggFirst, plan.AggLast, plan.AggJSONBAgg, plan.AggArrayAgg, plan.AggJSONBObjectAgg:
 		m.skipNulls = false
 	}
 	m.counted = m.distinct && !isList(a.Func)
@@ -77,7 +77,7 @@ func isList(f plan.AggFunc) bool {
 // isOrdered tells whether an aggregate's own ORDER BY counts.
 func isOrdered(f plan.AggFunc) bool {
 	switch f {
-	case plan.AggFirst, plan.AggLast, plan.AggStringAgg, plan.AggJSONBAgg:
+	case plan.AggFirst, plan.AggLast, plan.AggStringAgg, plan.AggJSONBAgg, plan.AggArrayAgg, plan.AggJSONBObjectAgg:
 		return true
 	}
 	return false
@@ -225,6 +225,10 @@ func (v *valueAgg) result(f plan.AggFunc, s int, out *record.Column) error {
 		return v.join(s, out)
 	case plan.AggJSONBAgg:
 		return v.json(s, out)
+	case plan.AggJSONBObjectAgg:
+		return v.object(s, out)
+	case plan.AggArrayAgg:
+		return v.array(s, out)
 	}
 	return v.at(s, 0, out) // min, max, first, last
 }

@@ -59,7 +59,7 @@ func sumTypes(t record.Type) []record.Type {
 // of a fixed size.
 func (a Agg) KeepsValues() bool {
 	switch a.Func {
-	case AggPercentileCont, AggPercentileDisc, AggMode, AggFirst, AggLast, AggStringAgg, AggJSONBAgg:
+	case AggPercentileCont, AggPercentileDisc, AggMode, AggFirst, AggLast, AggStringAgg, AggJSONBAgg, AggArrayAgg, AggJSONBObjectAgg:
 		return true
 	case AggMin, AggMax:
 		return a.Retract
@@ -114,6 +114,13 @@ func (f AggFunc) Result(t record.Type) (record.Type, bool) {
 		return t, t == record.Text || t == record.Bytea
 	case AggJSONBAgg:
 		return record.JSONB, t != record.Unknown
+	case AggJSONBObjectAgg:
+		return record.JSONB, t == record.Text
+	case AggArrayAgg:
+		if t == record.Unknown || t.IsArray() {
+			return record.Unknown, false
+		}
+		return record.ArrayOf(t), true
 	case AggApproxPercentile:
 		return t, t == record.Double
 	}

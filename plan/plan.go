@@ -264,6 +264,8 @@ const (
 	AggLast           AggFunc = "last"  // of the last row in Order
 	AggStringAgg      AggFunc = "string_agg"
 	AggJSONBAgg       AggFunc = "jsonb_agg"
+	AggArrayAgg       AggFunc = "array_agg"        // of any type but arrays: an array of it
+	AggJSONBObjectAgg AggFunc = "jsonb_object_agg" // of Arg (text, the key) and More[0] (any type, the value); of a key's values the last in Order
 
 	// AggApproxCountDistinct estimates with HyperLogLog (2^14 registers, a standard error of 0.8 %); over rows that may be
 	// taken back it counts exactly.
@@ -287,8 +289,8 @@ type Agg struct {
 	Distinct bool `json:"distinct,omitempty"`
 	// Filter, if not 0, is one more than the input column (Boolean) that is true for the rows that count.
 	Filter int `json:"filter,omitempty"`
-	// Order is the order of the rows for jsonb_agg, array_agg, string_agg, first and last; then (or without it) by the
-	// argument's value. OrderTypes are its columns' types. With DISTINCT it may only name arguments, as in PostgreSQL.
+	// Order is the order of the rows for jsonb_agg, jsonb_object_agg, array_agg, string_agg, first and last; then (or without
+	// it) by the argument's value. OrderTypes are its columns' types. With DISTINCT it may only name arguments, as in PostgreSQL.
 	Order      []SortKey     `json:"order,omitempty"`
 	OrderTypes []record.Type `json:"order_types,omitempty"`
 	// Const is further constant arguments: string_agg's separator, a percentile's fraction (Double).

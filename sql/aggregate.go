@@ -20,14 +20,14 @@ var aggregateNames = map[string]plan.AggFunc{
 	"regr_r2": plan.AggRegrR2, "regr_slope": plan.AggRegrSlope, "regr_sxx": plan.AggRegrSXX, "regr_sxy": plan.AggRegrSXY, "regr_syy": plan.AggRegrSYY,
 	"percentile_cont": plan.AggPercentileCont, "percentile_disc": plan.AggPercentileDisc, "mode": plan.AggMode, "median": plan.AggPercentileCont,
 	"first": plan.AggFirst, "last": plan.AggLast, "any_value": plan.AggFirst, "min_by": plan.AggFirst, "max_by": plan.AggLast,
-	"string_agg": plan.AggStringAgg, "jsonb_agg": plan.AggJSONBAgg,
+	"string_agg": plan.AggStringAgg, "jsonb_agg": plan.AggJSONBAgg, "json_agg": plan.AggJSONBAgg,
+	"array_agg": plan.AggArrayAgg, "jsonb_object_agg": plan.AggJSONBObjectAgg, "json_object_agg": plan.AggJSONBObjectAgg,
 	"approx_count_distinct": plan.AggApproxCountDistinct, "approx_percentile": plan.AggApproxPercentile,
 }
 
 // otherAggregates are PostgreSQL's aggregates that aren't supported, and what to take instead.
 var otherAggregates = map[string]string{
-	"array_agg": "use jsonb_agg", "json_agg": "use jsonb_agg", "json_object_agg": "", "jsonb_object_agg": "", "xmlagg": "",
-	"range_agg": "",
+	"xmlagg": "", "range_agg": "", "range_intersect_agg": "",
 }
 
 // aggregate is one aggregate of a query over its input; arg is nil for count(*).
@@ -119,7 +119,7 @@ func (b *binder) newAggregate(e *call, fn plan.AggFunc) (*aggregate, error) {
 			return nil, b.src.fail(e.order[0].expr.pos(), stateColumnRef, "", "in an aggregate with DISTINCT, ORDER BY must be its argument")
 		}
 		switch agg.fn { // of the others the order changes nothing
-		case plan.AggFirst, plan.AggLast, plan.AggStringAgg, plan.AggJSONBAgg:
+		case plan.AggFirst, plan.AggLast, plan.AggStringAgg, plan.AggJSONBAgg, plan.AggArrayAgg, plan.AggJSONBObjectAgg:
 			agg.order = append(agg.order, order...)
 		}
 	}
@@ -158,7 +158,14 @@ func (b *binder) aggArgs(e *call, agg *aggregate) error {
 	if args, err = b.aggExtras(e, agg, args); err != nil {
 		return err
 	}
-	if len(args) != 1 && !agg.fn.Pair() && !(agg.fn == plan.AggCount && agg.distinct && len(args) > 1) || agg.fn.Pair() && len(args) != 2 {
+	if agg.fn == plan.AggJSONBObjectAgg {
+		if len(args) != 2 || agg.distinct {
+			return b.src.fail(e.pos(), stateNoFunction, "", "%s takes a key and a value, without DISTINCT", e.name)
+		}
+		if args[0], err = b.coerce(args[0], record.Text); err != nil {
+			return err
+		}
+	} else if len(args) != 1 && !agg.fn.Pair() && !(agg.fn == plan.AggCount && agg.distinct && len(args) > 1) || agg.fn.Pair() && len(args) != 2 {
 		return b.src.fail(e.pos(), stateNoFunction, "", "%s takes %s, not %d", e.name, map[bool]string{true: "2 arguments", false: "1 argument"}[agg.fn.Pair()], len(args))
 	}
 	for i := range args {

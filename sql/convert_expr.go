@@ -82,7 +82,7 @@ func (c *converter) refuseExpr(n *pgquery.Node) error {
 	src := c.src
 	switch n := n.GetNode().(type) {
 	case *pgquery.Node_RowExpr:
-		return src.unsupported(c.at(n.RowExpr.Location), "compare the columns one by one", "row values are not supported")
+		return src.unsupported(c.at(n.RowExpr.Location), "rows can be compared: (a, b) = (1, 2), (a, b) IN ((1, 2))", "row values are not supported here")
 	case *pgquery.Node_CollateClause:
 		return src.unsupported(c.at(n.CollateClause.Location), "text compares by bytes", "COLLATE is not supported")
 	case *pgquery.Node_SetToDefault:
@@ -160,6 +160,9 @@ func (c *converter) list(nodes []*pgquery.Node) ([]expr, error) {
 func (c *converter) operator(a *pgquery.A_Expr) (expr, error) {
 	pos := at(c.at(a.Location))
 	op := lastName(a.Name)
+	if rowSides(a) {
+		return c.rowOperator(a, pos, op)
+	}
 	switch a.Kind {
 	case pgquery.A_Expr_Kind_AEXPR_IN, pgquery.A_Expr_Kind_AEXPR_BETWEEN, pgquery.A_Expr_Kind_AEXPR_NOT_BETWEEN,
 		pgquery.A_Expr_Kind_AEXPR_BETWEEN_SYM, pgquery.A_Expr_Kind_AEXPR_NOT_BETWEEN_SYM:

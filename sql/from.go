@@ -386,10 +386,16 @@ func (a *analyzer) tableFunction(b *binder, f *fromItem, args []*node, u *unnest
 		if len(args) == 2 && isInteger(args[0]) && isInteger(args[1]) {
 			args = append(args, bigint(1, f.pos()))
 		}
+		if len(args) == 2 && isNumber(args[0].typ) && isNumber(args[1].typ) {
+			args = append(args, bigint(1, f.pos()))
+		}
 		for _, t := range []record.Type{record.BigInt, record.Numeric} {
 			if try(t, t, t) {
 				return []string{f.name}, []record.Type{t}, nil
 			}
+		}
+		if len(args) == 3 && args[0].typ == record.Timestamp && try(record.Timestamp, record.Timestamp, record.IntervalT) {
+			return []string{f.name}, []record.Type{record.Timestamp}, nil
 		}
 		if try(record.TimestampTZ, record.TimestampTZ, record.IntervalT) {
 			return []string{f.name}, []record.Type{record.TimestampTZ}, nil
