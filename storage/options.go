@@ -48,6 +48,16 @@ func DefaultOptions() Options {
 	}
 }
 
+// fitDisk makes the tables in memory and the marks smaller than asked for on a disk of so few bytes that they would take
+// most of it: the tables become files, and what is kept free is a part of the disk.
+func (o *Options) fitDisk(total uint64) {
+	o.MemTableBytes = max(int(min(uint64(o.MemTableBytes), total/64)), minMemTable)
+	o.HighWaterBytes = min(o.HighWaterBytes, total/4)
+	o.ReserveBytes = min(o.ReserveBytes, total/8)
+}
+
+const minMemTable = 256 << 10
+
 // Validate returns Invalid for a field out of range.
 func (o *Options) Validate() error {
 	switch {
@@ -57,7 +67,7 @@ func (o *Options) Validate() error {
 		return fault.New(fault.Invalid, "storage: Logger is nil")
 	case o.Cache == nil && o.CacheBytes < 1<<20:
 		return fault.New(fault.Invalid, "storage: a cache of %d bytes is too small; give at least 1 MiB", o.CacheBytes)
-	case o.MemTableBytes < 1<<18 || o.MemTableBytes > 1<<30:
+	case o.MemTableBytes < minMemTable || o.MemTableBytes > 1<<30:
 		return fault.New(fault.Invalid, "storage: a memtable of %d bytes is out of range; give 256 KiB to 1 GiB", o.MemTableBytes)
 	}
 	return nil

@@ -64,6 +64,9 @@ func open(kind, dir string, o Options) (_ *Store, err error) {
 	if err := makeDir(o.FS, dir); err != nil {
 		return nil, classify(err, "make the folder %s", dir)
 	}
+	if u, err := o.FS.GetDiskUsage(dir); err == nil && u.TotalBytes > 0 {
+		o.fitDisk(u.TotalBytes)
+	}
 	d := newDisk(o.FS, dir)
 	s := &Store{kind: kind, dir: dir, disk: d, log: o.Logger.With("store", kind)}
 	d.onFail = s.fail

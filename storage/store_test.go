@@ -547,3 +547,28 @@ func TestMergeRanges(t *testing.T) {
 		}
 	}
 }
+
+// TestFitDisk: on a small disk the marks and the tables in memory leave most of it for data; a large one changes nothing.
+func TestFitDisk(t *testing.T) {
+	for _, tc := range []struct {
+		total                     uint64
+		table                     int
+		highWater, reserve, least uint64
+	}{
+		{1 << 40, 64 << 20, 512 << 20, 256 << 20, 0},
+		{256 << 20, 4 << 20, 64 << 20, 32 << 20, 128 << 20},
+		{8 << 20, 256 << 10, 2 << 20, 1 << 20, 0},
+	} {
+		o := DefaultOptions()
+		o.fitDisk(tc.total)
+		if o.MemTableBytes != tc.table || o.HighWaterBytes != tc.highWater || o.ReserveBytes != tc.reserve {
+			t.Errorf("disk of %d bytes: tables of %d, marks %d and %d", tc.total, o.MemTableBytes, o.HighWaterBytes, o.ReserveBytes)
+		}
+		if left := tc.total - o.HighWaterBytes - 7*uint64(o.MemTableBytes); left < tc.least {
+			t.Errorf("of a disk of %d bytes %d are left", tc.total, left)
+		}
+		if err := o.Validate(); err != nil {
+			t.Error(err)
+		}
+	}
+}
