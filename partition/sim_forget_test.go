@@ -40,7 +40,10 @@ func (s *sim) forget() {
 	if cfg.Primary != string(n.id) || !n.up || n.r == nil {
 		return // it lives on as usual
 	}
-	s.learnAll() // else one may yet hear that its replica was removed before
+	s.learnAll() // else one may yet hear that its replica was removed before, or carry it out
+	for _, o := range s.nodes {
+		o.flush(len(o.queue))
+	}
 	s.forgetful = &simForgetting{keeps: map[ids.NodeID]map[LSN]header{}}
 	for _, o := range s.nodes {
 		if o != n && o.r != nil {

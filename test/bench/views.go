@@ -100,11 +100,11 @@ func (b *bench) backfill(c *nodes, name, query string, keys, n int) error {
 
 // countPatiently counts the view's rows, which waits until the view can be read.
 func (b *bench) countPatiently(c *nodes) (int64, error) {
-	ctx, cancel := context.WithTimeout(b.ctx, 5*time.Minute)
+	ctx, cancel := context.WithTimeout(b.ctx, stateWait)
 	defer cancel()
 	for {
 		n, err := count(ctx, c)
-		if err == nil || !client.Retryable(err) || ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil || !client.Retryable(err) && client.Reason(err) != "DEADLINE" { // a statement's time may be too short for a backfill
 			return n, err
 		}
 	}
