@@ -10,7 +10,7 @@ run: build # three nodes, real flights, live views: about a minute
 
 .PHONY: test
 test: build lint # everything that must pass
-	$(GO) test ./...
+	$(GO) test -tags invariants ./...
 	$(GO) test -race ./coordinator ./partition/... ./node ./client
 
 DURATION ?= 2m

@@ -104,15 +104,24 @@ func (c *Coordinator) attach(ctx context.Context, leader ids.NodeID) error {
 	ticked := make(chan struct{}, 1)
 	done := make(chan error, 1)
 	var wg sync.WaitGroup
-	var reported atomic.Int64 // when, in nanoseconds
-	wg.Go(func() { done <- c.receiveTicks(stream, ticked, &reported) })
-	err = c.sendReports(ctx, stream, leader, ticked, done, &reported)
+	reported := &since{began: time.Now()}
+	wg.Go(func() { done <- c.receiveTicks(stream, ticked, reported) })
+	err = c.sendReports(ctx, stream, leader, ticked, done, reported)
 	cancel()
 	wg.Wait()
 	return err
 }
 
-func (c *Coordinator) receiveTicks(stream grpc.BidiStreamingClient[internalv1.NodeReport, internalv1.TickNotice], ticked chan struct{}, reported *atomic.Int64) error {
+// since remembers when something happened, by the monotonic clock, for several goroutines.
+type since struct {
+	began time.Time
+	at    atomic.Int64 // nanoseconds after began
+}
+
+func (s *since) note()                  { s.at.Store(int64(time.Since(s.began))) }
+func (s *since) elapsed() time.Duration { return time.Since(s.began) - time.Duration(s.at.Load()) }
+
+func (c *Coordinator) receiveTicks(stream grpc.BidiStreamingClient[internalv1.NodeReport, internalv1.TickNotice], ticked chan struct{}, reported *since) error {
 	for {
 		n, err := stream.Recv()
 		if err != nil {
@@ -120,7 +129,7 @@ func (c *Coordinator) receiveTicks(stream grpc.BidiStreamingClient[internalv1.No
 		}
 		now := time.Now()
 		c.ticks.offer(tickMark{tick: ids.Tick(n.Tick), index: n.RaftIndex, term: n.Term}, now)
-		if now.Sub(time.Unix(0, reported.Load())) >= c.cfg.Ticks.ReportActive {
+		if reported.elapsed() >= c.cfg.Ticks.ReportActive {
 			signal(ticked)
 		}
 	}
@@ -128,7 +137,7 @@ func (c *Coordinator) receiveTicks(stream grpc.BidiStreamingClient[internalv1.No
 
 // sendReports reports: at once when asked to, after a tick while there are appends, and every now and then.
 func (c *Coordinator) sendReports(ctx context.Context, stream grpc.BidiStreamingClient[internalv1.NodeReport, internalv1.TickNotice],
-	leader ids.NodeID, ticked chan struct{}, done chan error, reported *atomic.Int64) error {
+	leader ids.NodeID, ticked chan struct{}, done chan error, reported *since) error {
 	cfg := c.cfg.Ticks
 	timer := time.NewTimer(cfg.ReportQuiet)
 	defer timer.Stop()
@@ -138,7 +147,7 @@ func (c *Coordinator) sendReports(ctx context.Context, stream grpc.BidiStreaming
 			return fault.FromGRPC(<-done) // the receiving side has the reason
 		}
 		last = r.Appends
-		reported.Store(time.Now().UnixNano())
+		reported.note()
 		timer.Reset(cfg.ReportQuiet)
 		return nil
 	}
@@ -148,7 +157,7 @@ func (c *Coordinator) sendReports(ctx context.Context, stream grpc.BidiStreaming
 	for {
 		select {
 		case <-ticked:
-			if !c.worked(last) && time.Since(time.Unix(0, reported.Load())) < cfg.ReportQuiet*9/10 {
+			if !c.worked(last) && reported.elapsed() < cfg.ReportQuiet*9/10 {
 				continue
 			}
 		case <-c.report:

@@ -26,6 +26,7 @@ type leadership struct {
 	hurry chan struct{} // of capacity 1: followers should learn of the last commit now
 
 	mu      sync.Mutex
+	clock   steadyClock
 	oracle  *oracle
 	tracker *tracker
 	streams map[ids.NodeID]*attached
@@ -42,7 +43,7 @@ type nodeLoad struct {
 	busy   float64
 	commit time.Duration
 	count  uint64 // appends
-	skew   int64  // its wall clock less this node's, microseconds
+	skew   int64  // its wall clock less the leadership's, microseconds
 }
 
 // attached is one node's stream. Of ticks only the newest waits to be sent.
@@ -104,6 +105,7 @@ func (c *Coordinator) rule(ctx context.Context) {
 	l := &leadership{
 		c: c, term: c.raft.CurrentTerm(), ctx: ctx,
 		kick: make(chan struct{}, 1), beat: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		clock:   startClock(now),
 		oracle:  newOracle(c.cfg.Ticks, ids.Tick(c.State().TickCeiling), now),
 		tracker: newTracker(c.cfg.Detection, now, c.began),
 		streams: map[ids.NodeID]*attached{}, loads: map[ids.NodeID]nodeLoad{}, rates: copyRates{},
@@ -310,7 +312,7 @@ func (l *leadership) take(id ids.NodeID, r *internalv1.NodeReport) {
 	before, known := l.loads[id]
 	l.loads[id] = nodeLoad{
 		at: now, busy: l.busy(r), commit: time.Duration(r.CommitUs) * time.Microsecond,
-		count: r.Appends, skew: smoothSkew(before.skew, int64(r.WallUs)-now.UnixMicro(), known),
+		count: r.Appends, skew: smoothSkew(before.skew, int64(r.WallUs)-l.clock.at(now), known),
 	}
 	if r.RequestTick || r.PendingAppends > 0 || known && r.Appends != before.count {
 		l.active(now)
@@ -347,7 +349,19 @@ func (l *leadership) wanted() {
 // skewFloor is below what a difference between clocks is taken for the delay of messages, in microseconds.
 const skewFloor = 20_000
 
-// smoothSkew estimates how far a node's clock is ahead of this one's, in microseconds. A report on its way makes a clock
+// steadyClock begins as this node's clock when the node begins to lead, and then goes on whatever that clock does: what the
+// nodes' clocks are compared with must not step.
+type steadyClock struct {
+	began time.Time
+	wall  int64 // then, microseconds
+}
+
+func startClock(now time.Time) steadyClock { return steadyClock{now, now.UnixMicro()} }
+
+// at is the clock's time, in microseconds since the epoch.
+func (c steadyClock) at(now time.Time) int64 { return c.wall + now.Sub(c.began).Microseconds() }
+
+// smoothSkew estimates how far a node's clock is ahead of the steady one, in microseconds. A report on its way makes a clock
 // look behind, never ahead: a higher measure is taken at once, a lower one little by little.
 func smoothSkew(estimate, measured int64, known bool) int64 {
 	if !known || measured >= estimate {
@@ -359,20 +373,21 @@ func smoothSkew(estimate, measured int64, known bool) int64 {
 // wall is the time that ticks follow, in microseconds since the epoch: the median of the nodes' clocks when at least
 // three tell theirs, so that one which is wrong or steps, the leader's own included, doesn't matter. l.mu is held.
 func (l *leadership) wall(now time.Time) uint64 {
-	own := now.UnixMicro()
+	steady := l.clock.at(now)
+	own := now.UnixMicro() - steady
 	skews := make([]int64, 0, 8)
-	skews = append(skews, 0)
+	skews = append(skews, own)
 	for id, n := range l.loads {
 		if id != l.c.id.node && now.Sub(n.at) < time.Second {
 			skews = append(skews, n.skew)
 		}
 	}
 	if len(skews) < 3 {
-		return uint64(own)
+		return uint64(max(steady+own, 1))
 	}
 	slices.Sort(skews)
-	if s := skews[len(skews)/2]; s > skewFloor || s < -skewFloor {
-		own += s
+	if s := skews[len(skews)/2]; s-own > skewFloor || own-s > skewFloor {
+		own = s
 	}
-	return uint64(max(own, 1))
+	return uint64(max(steady+own, 1))
 }

@@ -16,16 +16,21 @@ func TestWallIsTheMedianClock(t *testing.T) {
 		skews  map[ids.NodeID]int64
 		old    bool // the reports are old
 		offset int64
+		step   int64 // of the leader's clock since it leads
 	}{
-		{"alone", nil, false, 0},
-		{"two nodes: no majority", map[ids.NodeID]int64{"b": 60 * second}, false, 0},
-		{"one of three is wrong", map[ids.NodeID]int64{"b": 60 * second, "c": 0}, false, 0},
-		{"the leader is wrong", map[ids.NodeID]int64{"b": 60 * second, "c": 60*second + 5}, false, 60 * second},
-		{"the leader is ahead", map[ids.NodeID]int64{"b": -60 * second, "c": -59 * second}, false, -59 * second},
-		{"messages take time", map[ids.NodeID]int64{"b": -15_000, "c": -9_000}, false, 0},
-		{"nobody tells any more", map[ids.NodeID]int64{"b": 60 * second, "c": 60 * second}, true, 0},
+		{"alone", nil, false, 0, 0},
+		{"two nodes: no majority", map[ids.NodeID]int64{"b": 60 * second}, false, 0, 0},
+		{"one of three is wrong", map[ids.NodeID]int64{"b": 60 * second, "c": 0}, false, 0, 0},
+		{"the leader is wrong", map[ids.NodeID]int64{"b": 60 * second, "c": 60*second + 5}, false, 60 * second, 0},
+		{"the leader is ahead", map[ids.NodeID]int64{"b": -60 * second, "c": -59 * second}, false, -59 * second, 0},
+		{"messages take time", map[ids.NodeID]int64{"b": -15_000, "c": -9_000}, false, 0, 0},
+		{"nobody tells any more", map[ids.NodeID]int64{"b": 60 * second, "c": 60 * second}, true, 0, 0},
+		{"the leader's clock has just stepped forth", map[ids.NodeID]int64{"b": -5_000, "c": 0}, false, -3600 * second, 3600 * second},
+		{"the leader's clock has just stepped back", map[ids.NodeID]int64{"b": 0, "c": 0}, false, 3600 * second, -3600 * second},
+		{"it stepped, and nobody else is there", nil, false, 0, 3600 * second},
 	} {
 		l := &leadership{c: &Coordinator{id: identity{node: "a"}}, loads: map[ids.NodeID]nodeLoad{"a": {at: now, skew: 77}}}
+		l.clock = steadyClock{now, now.UnixMicro() - c.step}
 		for id, s := range c.skews {
 			at := now
 			if c.old {

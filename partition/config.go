@@ -20,7 +20,7 @@ type Config struct {
 	// LowWater returns the offset from which on views still need a stream's log in a partition, if any do: retention
 	// stops there. Nil: nobody needs anything. It is called now and then, from any goroutine, and must not block.
 	LowWater func(p ids.PartitionID, stream ids.StreamID) (ids.Offset, bool)
-	// Now is the wall clock; nil: time.Now. Its steps do no harm: times in a log never go back.
+	// Now is the wall clock; nil: time.Now. Its steps do no harm: see clusterClock.
 	Now func() time.Time
 
 	// InFlightBytes bounds what this node's primaries have taken and not yet committed, in bytes; as much again may be

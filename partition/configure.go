@@ -6,6 +6,7 @@ import (
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/internal/invariants"
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
 )
 
@@ -74,6 +75,9 @@ func (r *replica) follow() {
 func (r *replica) adopt(t term) {
 	if t.epoch > r.hard.term.epoch {
 		r.hard.joining = nil
+	}
+	if invariants.Enabled && t.less(r.hard.term) {
+		invariants.Failed("partition %d: term %v after %v", r.id, t, r.hard.term)
 	}
 	r.hard.term = t
 	r.termOp = r.write(r.stateMut())

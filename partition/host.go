@@ -28,6 +28,7 @@ type Host struct {
 	start time.Time
 
 	slots   atomic.Pointer[[]*hosted] // by partition id; nil: no replica here
+	clock   clusterClock
 	writer  *logWriter
 	flight  budget
 	closed  closings
@@ -320,7 +321,7 @@ func (h *Host) Append(req AppendRequest, done func(AppendResult, error)) {
 			stream: req.Stream, base: req.Base, count: b.Count, producer: b.ProducerId, sequence: b.Sequence, compression: b.Compression,
 			uncompressed: b.UncompressedBytes, payloadLen: uint32(len(b.Payload)), payloadCRC: b.Crc32C,
 		},
-		payload: b.Payload, seen: req.SeenTick, since: req.UnchangedSince, made: req.Generated, wall: h.cfg.Now().UnixMicro(), done: done,
+		payload: b.Payload, seen: req.SeenTick, since: req.UnchangedSince, made: req.Generated, wall: h.clock.stamp(h.cfg.Now().UnixMicro()), done: done,
 	}
 	var out outcome
 	hd.mu.Lock()
@@ -438,6 +439,7 @@ func (h *Host) Run(ctx context.Context) error {
 // Tick says that tick t was issued when the leader had applied raftIndex. The host keeps it until Configure has reached
 // that index. Ticks rise.
 func (h *Host) Tick(t ids.Tick, raftIndex uint64) {
+	h.clock.heard(t)
 	h.confMu.Lock()
 	defer h.confMu.Unlock()
 	e := earlyTick{t, raftIndex}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/internal/invariants"
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
 )
 
@@ -107,6 +108,9 @@ func (r *replica) lead(now time.Duration, again bool) {
 	r.role, r.leader = RolePrimary, ""
 	if ids.Epoch(r.cfg.Epoch) > r.hard.term.epoch {
 		r.hard.joining = nil
+	}
+	if t := (term{ids.Epoch(r.cfg.Epoch), r.boot}); invariants.Enabled && t.less(r.hard.term) {
+		invariants.Failed("partition %d: leads in term %v after %v", r.id, t, r.hard.term)
 	}
 	r.hard.term = term{ids.Epoch(r.cfg.Epoch), r.boot}
 	r.hard.forced = max(r.hard.forced, ids.Epoch(r.cfg.ForcedEpoch))

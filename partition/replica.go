@@ -6,6 +6,7 @@ import (
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/internal/invariants"
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
 )
 
@@ -234,6 +235,9 @@ func (r *replica) stateMut() mutation {
 
 // push adds an entry at the end of the log and writes it.
 func (r *replica) push(e *entry) {
+	if invariants.Enabled {
+		r.checkNext(e)
+	}
 	var muts []mutation
 	if r.hist.append(e.term, e.lsn) {
 		muts = []mutation{r.termMut(e.term.epoch)} // in the entry's own write: neither is ever there without the other
@@ -248,6 +252,20 @@ func (r *replica) push(e *entry) {
 	}
 	r.pending = append(r.pending, pendingOp{r.op, e.lsn})
 	r.fx.writes = append(r.fx.writes, write{op: r.op, entry: e, payload: e.payload, commit: r.commit, muts: muts})
+}
+
+// checkNext checks that an entry goes on where the log ends, and that neither ticks nor times go back.
+func (r *replica) checkNext(e *entry) {
+	st, before := r.streams[e.stream], r.tail.at(r.end) // nil where that is on disk only
+	switch {
+	case e.lsn != r.end+1:
+		invariants.Failed("partition %d: entry %d after %d", r.id, e.lsn, r.end)
+	case before != nil && (e.tick < before.tick || e.timeMicros < before.timeMicros):
+		invariants.Failed("partition %d: entry %d of tick %d and time %d after tick %d and time %d",
+			r.id, e.lsn, e.tick, e.timeMicros, before.tick, before.timeMicros)
+	case st != nil && !e.gone && e.base != st.next:
+		invariants.Failed("partition %d, stream %d: offset %d after %d", r.id, e.stream, e.base, st.next)
+	}
 }
 
 // noteEntry counts a new entry in its stream's log.
@@ -284,6 +302,9 @@ func (r *replica) noteEntry(e *entry) []mutation {
 func (r *replica) advance(now time.Duration, to LSN) {
 	if to <= r.commit {
 		return
+	}
+	if invariants.Enabled && (to > r.end || to > r.durable) {
+		invariants.Failed("partition %d: commits up to %d, the log ends at %d and is durable up to %d", r.id, to, r.end, r.durable)
 	}
 	for lsn := r.commit + 1; lsn <= to; lsn++ {
 		e := r.tail.at(lsn)

@@ -85,7 +85,7 @@ func (h *Host) retainOne(hd *hosted) error {
 	if hd.retention == nil {
 		hd.retention = map[ids.StreamID]retained{}
 	}
-	now := h.cfg.Now().UnixMicro()
+	now := h.clock.passed(h.cfg.Now().UnixMicro())
 	for _, l := range logs {
 		oldest := int64(-1 << 62)
 		if l.maxAge > 0 {
@@ -167,7 +167,7 @@ func (h *Host) trimTo(t queuedTrim) {
 
 // sweepProducers forgets producers that haven't appended for long.
 func (h *Host) sweepProducers(ctx context.Context) {
-	cutoff := h.cfg.Now().Add(-h.cfg.ProducerRetention).UnixMicro()
+	cutoff := h.clock.passed(h.cfg.Now().UnixMicro()) - h.cfg.ProducerRetention.Microseconds()
 	h.all(func(hd *hosted) {
 		err := h.producers(hd.r.id, func(k producerKey, raw []byte) error {
 			var rec producerRecord

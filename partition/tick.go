@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/internal/invariants"
 )
 
 // maxClosing bounds the ticks that wait for a commit; beyond, two become one, which only makes a tick coarser.
@@ -50,6 +51,9 @@ func (r *replica) closeTicks() {
 	}
 	if n == 0 {
 		return
+	}
+	if t := ps.closing[n-1].tick; invariants.Enabled && ps.hasClosed && t <= ps.closed {
+		invariants.Failed("partition %d: tick %d closes after %d", r.id, t, ps.closed)
 	}
 	ps.closed, ps.hasClosed = ps.closing[n-1].tick, true
 	end := ps.closing[n-1].end

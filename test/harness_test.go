@@ -3,6 +3,7 @@ package test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -36,7 +37,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "millrace")
-	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/millrace").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-tags", "invariants", "-o", binary, "../cmd/millrace").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
 		return 1
 	}
@@ -45,13 +46,16 @@ func run(m *testing.M) int {
 
 // server is one millrace process.
 type server struct {
-	t      *testing.T
-	name   string
-	dir    string
-	extra  []string
-	cmd    *exec.Cmd
-	exited chan struct{}
-	log    *lockedBuffer
+	t     *testing.T
+	name  string
+	dir   string
+	extra []string
+	env   []string // besides the test's own
+	// program is the binary, if it isn't the one that all tests use.
+	program string
+	cmd     *exec.Cmd
+	exited  chan struct{}
+	log     *lockedBuffer
 
 	ready              chan string
 	grpc, gossip, http string
@@ -101,7 +105,8 @@ func (s *server) startLater() {
 	}
 	args := append([]string{"serve", "--data", s.dir, "--name", s.name,
 		"--listen", port(s.grpc), "--gossip", port(s.gossip), "--http", port(s.http), "--pg", port(s.pg)}, s.extra...)
-	s.cmd = exec.Command(binary, args...)
+	s.cmd = exec.Command(cmp.Or(s.program, binary), args...)
+	s.cmd.Env = append(os.Environ(), s.env...)
 	s.log = &lockedBuffer{}
 	s.cmd.Stderr = s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/internal/invariants"
 	"github.com/millrace/millrace/record"
 	"github.com/millrace/millrace/storage"
 )
@@ -65,6 +66,9 @@ type deltaBlock struct {
 
 // add keeps the delta of tick, the highest so far.
 func (l *deltaLog) add(tick ids.Tick, d *record.Delta) {
+	if invariants.Enabled {
+		l.check(tick, d)
+	}
 	l.keep(tickDelta{tick: tick, raw: record.MarshalDelta(nil, d)})
 }
 
@@ -73,7 +77,26 @@ func (l *deltaLog) addRaw(tick ids.Tick, raw []byte) { l.keep(tickDelta{tick: ti
 
 // addRows keeps the delta of tick as it is, for those who read it here; it is encoded when it is stored.
 func (l *deltaLog) addRows(tick ids.Tick, d *record.Delta) {
+	if invariants.Enabled {
+		l.check(tick, d)
+	}
 	l.keep(tickDelta{tick: tick, rows: copyDelta(d)})
+}
+
+// check checks that ticks rise and no row is there without a weight.
+func (l *deltaLog) check(tick ids.Tick, d *record.Delta) {
+	last := l.floor
+	if n := len(l.recent); n > 0 {
+		last = max(last, l.recent[n-1].tick)
+	}
+	if tick <= last {
+		invariants.Failed("partition %d: a delta of tick %d after %d", l.p, tick, last)
+	}
+	for i := range d.N {
+		if d.Weight(i) == 0 {
+			invariants.Failed("partition %d, tick %d: row %d of %d has weight 0", l.p, tick, i, d.N)
+		}
+	}
 }
 
 func (l *deltaLog) keep(d tickDelta) {
