@@ -102,10 +102,11 @@ func (c *Coordinator) rule(ctx context.Context) {
 		return
 	}
 	now := time.Now()
+	newest, heard := c.ticks.last()
 	l := &leadership{
 		c: c, term: c.raft.CurrentTerm(), ctx: ctx,
 		kick: make(chan struct{}, 1), beat: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
-		clock:   startClock(now),
+		clock:   startClock(now, newest, heard),
 		oracle:  newOracle(c.cfg.Ticks, ids.Tick(c.State().TickCeiling), now),
 		tracker: newTracker(c.cfg.Detection, now, c.began),
 		streams: map[ids.NodeID]*attached{}, loads: map[ids.NodeID]nodeLoad{}, rates: copyRates{},
@@ -349,14 +350,27 @@ func (l *leadership) wanted() {
 // skewFloor is below what a difference between clocks is taken for the delay of messages, in microseconds.
 const skewFloor = 20_000
 
-// steadyClock begins as this node's clock when the node begins to lead, and then goes on whatever that clock does: what the
-// nodes' clocks are compared with must not step.
+// steadyClock begins where ticks have come when the node begins to lead, and then goes on whatever its own clock does: what
+// the nodes' clocks are compared with must not step.
 type steadyClock struct {
 	began time.Time
 	wall  int64 // then, microseconds
+	alone bool  // no tick was heard before: there is nothing but this node's clock
 }
 
-func startClock(now time.Time) steadyClock { return steadyClock{now, now.UnixMicro()} }
+// clockGrace is how long a new leader waits for the others' clocks before it follows its own, which may be wrong.
+const clockGrace = 2 * time.Second
+
+// startClock begins at the newest tick that was heard, at; 0: none was.
+func startClock(now time.Time, newest ids.Tick, at time.Time) steadyClock {
+	if newest == 0 {
+		return steadyClock{now, now.UnixMicro(), true}
+	}
+	return steadyClock{now, int64(newest) + now.Sub(at).Microseconds(), false}
+}
+
+// young tells that the others may not have told their clocks yet.
+func (c steadyClock) young(now time.Time) bool { return !c.alone && now.Sub(c.began) < clockGrace }
 
 // at is the clock's time, in microseconds since the epoch.
 func (c steadyClock) at(now time.Time) int64 { return c.wall + now.Sub(c.began).Microseconds() }
@@ -381,6 +395,9 @@ func (l *leadership) wall(now time.Time) uint64 {
 		if id != l.c.id.node && now.Sub(n.at) < time.Second {
 			skews = append(skews, n.skew)
 		}
+	}
+	if len(skews) < 3 && l.clock.young(now) {
+		return uint64(max(steady, 1))
 	}
 	if len(skews) < 3 {
 		return uint64(max(steady+own, 1))

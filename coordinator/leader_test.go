@@ -30,7 +30,7 @@ func TestWallIsTheMedianClock(t *testing.T) {
 		{"it stepped, and nobody else is there", nil, false, 0, 3600 * second},
 	} {
 		l := &leadership{c: &Coordinator{id: identity{node: "a"}}, loads: map[ids.NodeID]nodeLoad{"a": {at: now, skew: 77}}}
-		l.clock = steadyClock{now, now.UnixMicro() - c.step}
+		l.clock = steadyClock{now.Add(-time.Minute), now.Add(-time.Minute).UnixMicro() - c.step, false}
 		for id, s := range c.skews {
 			at := now
 			if c.old {
@@ -41,6 +41,11 @@ func TestWallIsTheMedianClock(t *testing.T) {
 		if got := int64(l.wall(now)) - now.UnixMicro(); got != c.offset {
 			t.Errorf("%s: ticks follow a clock %d us off, want %d", c.name, got, c.offset)
 		}
+	}
+	// A new leader whose own clock is wrong goes on from the ticks that it heard, until the others tell theirs.
+	l := &leadership{c: &Coordinator{id: identity{node: "a"}}, clock: startClock(now, ids.Tick(now.UnixMicro()-3600*second), now.Add(-time.Second))}
+	if got := int64(l.wall(now)) - now.UnixMicro(); got != -3599*second {
+		t.Errorf("a new leader's ticks follow a clock %d us off", got)
 	}
 	if s := smoothSkew(-50, -10, true); s != -10 {
 		t.Errorf("a quicker report gives %d", s)
