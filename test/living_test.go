@@ -127,6 +127,66 @@ func TestExplainAnalyze(t *testing.T) {
 	fails(t, a, "EXPLAIN ANALYZE bids", "is a stream")
 }
 
+// TestIndexes finds rows of views and tables by indexes that were made before and after them, on three nodes, also after one died.
+func TestIndexes(t *testing.T) {
+	nodes := cluster(t, 3)
+	a := nodes[0].grpc
+	answer(t, a, "json", `CREATE STREAM sales (shop BIGINT, item TEXT, price BIGINT);
+		CREATE MATERIALIZED VIEW items AS SELECT item, max(shop) AS shop, sum(price) AS total FROM sales GROUP BY item;
+		CREATE MATERIALIZED VIEW dear AS SELECT shop, item, price FROM sales WHERE price >= 0;
+		CREATE MATERIALIZED VIEW shops AS SELECT DISTINCT shop FROM (SELECT shop, count(*) FROM sales GROUP BY shop) x;
+		CREATE TABLE people (id BIGINT PRIMARY KEY, city TEXT);
+		CREATE INDEX ON shops (shop);
+		INSERT INTO sales SELECT g % 100, 'item ' || (g % 500), g FROM generate_series(1, 3000) AS x(g);
+		INSERT INTO people SELECT g, 'city ' || (g % 20) FROM generate_series(1, 500) AS x(g)`)
+	answer(t, a, "json", `CREATE INDEX by_shop ON items (shop); CREATE INDEX people_city ON people (city); CREATE INDEX IF NOT EXISTS by_shop ON items (shop)`)
+	fails(t, a, `CREATE INDEX by_shop ON people (id)`, "already exists")
+	fails(t, a, `CREATE INDEX i ON sales (shop)`, "is a stream")
+	fails(t, a, `CREATE INDEX i ON dear (shop)`, "only ever come")
+	ready := func(addr string) {
+		t.Helper()
+		eventually(t, func() string {
+			for _, row := range sql(t, addr, "SHOW INDEXES") {
+				if row["state"] != "ready" {
+					return fmt.Sprint(row)
+				}
+			}
+			return ""
+		})
+	}
+	ready(a)
+	check := func(addr string) {
+		t.Helper()
+		answers(t, addr, `SELECT item, total FROM items WHERE shop = 7 ORDER BY item`, `{"item":"item 107","total":8142}`, `{"item":"item 207","total":8742}`,
+			`{"item":"item 307","total":9342}`, `{"item":"item 407","total":9942}`, `{"item":"item 7","total":7542}`)
+		answers(t, addr, `SELECT shop FROM shops WHERE shop > 97 ORDER BY 1`, `{"shop":98}`, `{"shop":99}`)
+		answers(t, addr, `SELECT count(*) AS n, min(id) AS least FROM people WHERE city = 'city 3'`, `{"n":25,"least":3}`)
+	}
+	check(a)
+	for query, scanned := range map[string]string{
+		`SELECT item FROM items WHERE shop = 7`:       "columns item, shop (5 rows)",
+		`SELECT id FROM people WHERE city = 'city 3'`: "columns id, city (25 rows)",
+	} {
+		if got := explained(t, a, "EXPLAIN ANALYZE "+query); !strings.Contains(got, scanned) {
+			t.Errorf("%s: no %q in\n%s", query, scanned, got)
+		}
+	}
+	before := tickOf(t, a, "people")
+	answer(t, a, "json", `UPDATE people SET city = 'city 3' WHERE id = 5; DELETE FROM people WHERE id = 3; INSERT INTO sales VALUES (7, 'item 8', 1)`)
+	answers(t, a, `SELECT count(*) AS n, min(id) AS least FROM people WHERE city = 'city 3'`, `{"n":25,"least":5}`)
+	answers(t, a, `SELECT count(*) AS n, min(id) AS least FROM people AS OF TICK `+before+` WHERE city = 'city 3'`, `{"n":25,"least":3}`)
+	answers(t, a, `SELECT count(*) AS n FROM people AS OF TICK `+before+` WHERE city = 'city 5'`, `{"n":25}`)
+	answer(t, a, "json", `UPDATE people SET city = 'city 5' WHERE id = 5; INSERT INTO people VALUES (3, 'city 3')`)
+	nodes[2].kill()
+	check(a)
+	check(nodes[1].grpc)
+	answer(t, a, "json", `DROP INDEX people_city; DROP INDEX IF EXISTS people_city`)
+	fails(t, a, `DROP INDEX people_city`, "does not exist")
+	check(a)
+	ready(a)
+	check(a)
+}
+
 // viewStates returns the states that SHOW VIEWS gives a view, one for each that has its name.
 func viewStates(t *testing.T, addr, name string) []string {
 	t.Helper()

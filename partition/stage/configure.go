@@ -226,7 +226,10 @@ func (rt *Runtime) addViews(st *internalv1.ClusterState) {
 		streams[ids.StreamID(s.Stream.Id)] = s
 	}
 	for _, def := range st.Views {
-		if rt.views[ids.StreamID(def.Id)] != nil {
+		if v := rt.views[ids.StreamID(def.Id)]; v != nil {
+			if v.setIndexes(def) {
+				rt.wakeIndexer()
+			}
 			continue
 		}
 		v, err := compileView(def, streams, rt.views, int(st.PartitionCount))
@@ -499,6 +502,7 @@ func (rt *Runtime) publish(st *internalv1.ClusterState, here map[ids.PartitionID
 	rt.feeds.Store(int64(feeds))
 	rt.locals.Store(int64(len(inv.targets)))
 	rt.all.Store(inv)
+	rt.wakeIndexer() // of targets that came
 }
 
 // configureFeeds opens a feed for every source of every group, from where the source is now.

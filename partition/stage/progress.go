@@ -76,6 +76,9 @@ func loadTarget(rt *Runtime, plan *targetPlan, p ids.PartitionID) (*target, erro
 	if err != nil {
 		return nil, err
 	}
+	if err := t.syncIndexes(); err != nil {
+		return nil, err
+	}
 	t.loaded = t.cut
 	t.loaded.positions = append([]position(nil), t.cut.positions...)
 	t.saved, t.savedAt = t.loaded, t.applied

@@ -131,8 +131,20 @@ func (rt *Runtime) Oldest(view ids.StreamID, parts []ids.PartitionID) (ids.Tick,
 	return out, nil
 }
 
-// ReadScan is Read for a scan, whose key prefix says which rows are wanted at least.
+// ReadScan is Read for a scan, whose key prefix or index says which rows are wanted at least.
 func (rt *Runtime) ReadScan(ctx context.Context, view ids.StreamID, p ids.PartitionID, tick ids.Tick, scan *plan.Scan, fn func(*record.Delta) error) error {
+	if t, err := rt.find(view, p); err == nil && scan.Index != nil && tick >= t.view.created {
+		if _, err := t.await(ctx, tick); err != nil {
+			return err
+		}
+		s, err := t.openIndexed(tick, scan.Index)
+		if err != nil {
+			return err
+		}
+		if s != nil {
+			return s.drain(ctx, fn)
+		}
+	}
 	return rt.Read(ctx, view, p, tick, scan.KeyPrefix, fn)
 }
 
@@ -202,7 +214,7 @@ func (t *target) readPoint(tick ids.Tick, key []byte, fn func(*record.Delta) err
 	if err != nil {
 		return err
 	}
-	u, err := t.undo(later, func(k []byte) bool { return bytes.Equal(k, key) })
+	u, err := t.undo(later, func(k []byte, _ *record.Delta, _ int) bool { return bytes.Equal(k, key) })
 	if err != nil {
 		return err
 	}
@@ -226,8 +238,8 @@ func (t *target) gone() error {
 	return nil
 }
 
-// undo reads the deltas after a tick, for the stored keys that match.
-func (t *target) undo(later []tickDelta, match func(key []byte) bool) (*undo, error) {
+// undo reads the deltas after a tick, for the rows that match, by their stored keys or themselves.
+func (t *target) undo(later []tickDelta, match func(key []byte, d *record.Delta, i int) bool) (*undo, error) {
 	c := t.plan.codec
 	u := &undo{rows: map[string]int64{}, old: t.newRows()}
 	var key []byte
@@ -244,7 +256,7 @@ func (t *target) undo(later []tickDelta, match func(key []byte) bool) (*undo, er
 					if (d.Weight(i) < 0) != (pass == 0) {
 						continue
 					}
-					if key = c.appendKey(key[:0], d, i); !match(key) {
+					if key = c.appendKey(key[:0], d, i); !match(key, d, i) {
 						continue
 					}
 					if at, ok := u.rows[string(key)]; ok && (pass == 1 || at < before) {
@@ -261,7 +273,7 @@ func (t *target) undo(later []tickDelta, match func(key []byte) bool) (*undo, er
 			continue
 		}
 		for i := range d.N {
-			if key = c.appendKey(key[:0], d, i); !match(key) {
+			if key = c.appendKey(key[:0], d, i); !match(key, d, i) {
 				continue
 			}
 			if _, ok := u.rows[string(key)]; !ok {
@@ -372,7 +384,7 @@ func (t *target) scanOf(r storage.Reader, later []tickDelta, tick ids.Tick, pref
 		hi = binary.BigEndian.AppendUint64(t.prefix(spaceRows), uint64(min(tick, math.MaxUint64-1))+1)
 	}
 	var err error
-	if s.undo, err = t.undo(later, func(k []byte) bool { return bytes.HasPrefix(k, prefix) }); err != nil {
+	if s.undo, err = t.undo(later, func(k []byte, _ *record.Delta, _ int) bool { return bytes.HasPrefix(k, prefix) }); err != nil {
 		return nil, err
 	}
 	if s.it, err = r.Iter(lo, hi); err != nil {
@@ -385,8 +397,9 @@ func (t *target) scanOf(r storage.Reader, later []tickDelta, tick ids.Tick, pref
 // rowScan hands stored rows over, with later changes taken back. It must be closed.
 type rowScan struct {
 	codec   *rowCodec
-	release func() // lets go of what it reads; nil: somebody else does
-	skip    int    // bytes of a key before the row's
+	release func()   // lets go of what it reads; nil: somebody else does
+	skip    int      // bytes of a key before the row's, or the entry's
+	by      *entries // nil: it reads the rows themselves, else an index
 	it      *storage.Iter
 	stored  bool // it stands at a row
 	undo    *undo
@@ -453,10 +466,16 @@ func (s *rowScan) takeBlock(n int) (*record.Delta, error) {
 
 // takeStored takes the row at the iterator and goes on to the next.
 func (s *rowScan) takeStored() error {
-	key := s.it.Key()[s.skip:]
+	key, value := s.it.Key()[s.skip:], s.it.Value()
+	if s.by != nil {
+		var err error
+		if key, value, err = s.by.row(key, value); err != nil {
+			return err
+		}
+	}
 	since, changed := s.undo.rows[string(key)]
 	if !changed || s.codec.layout != keyed { // else it comes below, if it was there
-		if err := s.codec.decode(key, s.it.Value(), s.out); err != nil {
+		if err := s.codec.decode(key, value, s.out); err != nil {
 			return err
 		}
 		if changed {

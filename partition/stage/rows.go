@@ -222,12 +222,14 @@ type rowStore struct {
 	openTick     ids.Tick
 	openDirty    bool
 
-	count int64 // rows; a row of weight w counts w times
-	bytes int64 // of appended rows
-	keyB  []byte
-	nextB []byte
-	valB  []byte
-	skip  []bool
+	count   int64 // rows; a row of weight w counts w times
+	bytes   int64 // of appended rows
+	keyB    []byte
+	nextB   []byte
+	valB    []byte
+	skip    []bool
+	indexes []*rowIndex
+	dropped []uint64 // indexes of which something is stored
 	// changed counts the deltas applied, so that a snapshot knows whether it is still the newest.
 	changed uint64
 }
@@ -260,6 +262,9 @@ func (r *rowStore) apply(tick ids.Tick, d *record.Delta) (raw []byte, err error)
 	r.changed++
 	switch r.codec.layout {
 	case keyed:
+		if err := r.indexKeyed(d); err != nil {
+			return nil, err
+		}
 		return nil, r.applyKeyed(d)
 	case weighted:
 		return nil, r.applyWeighted(d)
@@ -322,8 +327,12 @@ func (r *rowStore) applyWeighted(d *record.Delta) error {
 				return badRow("weight")
 			}
 		}
+		was := w
 		w += d.Weight(i)
 		r.count += d.Weight(i)
+		if err := r.indexRow(d, i, r.keyB, was != 0, w != 0); err != nil {
+			return err
+		}
 		if w == 0 {
 			err = r.table.Delete(r.keyB)
 		} else {
@@ -459,13 +468,63 @@ func (b *rowBlock) number(tick ids.Tick, number uint64) {
 	binary.BigEndian.PutUint64(b.key[8:], number)
 }
 
-func (r *rowStore) dirtyBytes() int { return r.pendingBytes + r.table.dirtyBytes }
+// indexKeyed brings the indexes of layout keyed up to date: what disappears comes first.
+func (r *rowStore) indexKeyed(d *record.Delta) error {
+	if len(r.indexes) == 0 {
+		return nil
+	}
+	for _, coming := range []bool{false, true} {
+		for i := range d.N {
+			if (d.Weight(i) > 0) != coming {
+				continue
+			}
+			r.keyB = r.codec.appendKey(r.keyB[:0], d, i)
+			if err := r.indexRow(d, i, r.keyB, !coming, coming); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
 
-func (r *rowStore) dirty() bool { return len(r.pending) > 0 || r.openDirty || len(r.table.dirty) > 0 }
+// indexRow enters in the indexes that a row, which was there or not, is there or not.
+func (r *rowStore) indexRow(d *record.Delta, i int, key []byte, was, is bool) error {
+	if was == is {
+		return nil
+	}
+	for _, x := range r.indexes {
+		var err error
+		if is {
+			err = x.add(d, i, key)
+		} else {
+			err = x.remove(d, i, key)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *rowStore) dirtyBytes() int {
+	n := r.pendingBytes + r.table.dirtyBytes
+	for _, x := range r.indexes {
+		n += x.table.dirtyBytes
+	}
+	return n
+}
+
+// dirty tells whether rows aren't stored, or what the indexes have of them.
+func (r *rowStore) dirty() bool {
+	return len(r.pending) > 0 || r.openDirty || len(r.table.dirty) > 0 || slices.ContainsFunc(r.indexes, func(x *rowIndex) bool { return len(x.table.dirty) > 0 })
+}
 
 // write adds what isn't stored yet to a batch.
 func (r *rowStore) write(b *storage.Batch) {
 	r.table.write(b)
+	for _, x := range r.indexes {
+		x.write(b)
+	}
 	for i := range r.pending {
 		r.writeBlock(b, &r.pending[i])
 	}
@@ -485,6 +544,10 @@ func (r *rowStore) writeBlock(b *storage.Batch, block *rowBlock) {
 // written forgets what the committed batch of write has stored.
 func (r *rowStore) written() {
 	r.table.written()
+	for _, x := range r.indexes {
+		x.written()
+	}
+	r.dropped = r.dropped[:0]
 	r.pending, r.pendingBytes, r.openDirty = nil, 0, false
 }
 

@@ -41,14 +41,15 @@ type Runtime struct {
 
 	decoded *decodedBatches
 
-	look   chan struct{} // buffered: the board has news, or a view failed
-	out    chan struct{} // buffered: a stage that others read has got further
-	reopen atomic.Bool   // feeds are to be opened anew
-	dirty  atomic.Int64  // bytes in memory that aren't stored, of all targets
-	warm   atomic.Int64  // targets with a cache worth mentioning
-	feeds  atomic.Int64
-	locals atomic.Int64 // targets
-	redone atomic.Int64 // targets that were computed again from their inputs
+	look    chan struct{} // buffered: the board has news, or a view failed
+	toIndex chan struct{} // buffered: an index is to be built
+	out     chan struct{} // buffered: a stage that others read has got further
+	reopen  atomic.Bool   // feeds are to be opened anew
+	dirty   atomic.Int64  // bytes in memory that aren't stored, of all targets
+	warm    atomic.Int64  // targets with a cache worth mentioning
+	feeds   atomic.Int64
+	locals  atomic.Int64 // targets
+	redone  atomic.Int64 // targets that were computed again from their inputs
 
 	// all is what the loops and readers look at, made anew when it changes; so are the outlets.
 	all     atomic.Pointer[inventory]
@@ -112,7 +113,7 @@ func New(cfg Config, d Deps) (*Runtime, error) {
 	}
 	rt := &Runtime{
 		cfg: cfg, store: d.Store, logs: d.Logs, peers: d.Peers, committed: d.Committed, log: d.Logger.With("part", "stage"),
-		sched: newScheduler(), board: newBoard(), look: make(chan struct{}, 1), out: make(chan struct{}, 1), begin: d.Restart,
+		sched: newScheduler(), board: newBoard(), look: make(chan struct{}, 1), out: make(chan struct{}, 1), toIndex: make(chan struct{}, 1), begin: d.Restart,
 		views: map[ids.StreamID]*view{}, sources: map[sourceKey]*source{}, targets: map[targetKey]*target{},
 		links: map[ids.NodeID]*link{}, held: map[ids.PartitionID]bool{},
 	}
@@ -130,6 +131,7 @@ func (rt *Runtime) Run(ctx context.Context) error {
 	wctx, stop := context.WithCancel(context.Background())
 	workers.Go(func() { rt.sched.run(wctx, rt.cfg.Workers) })
 	rt.lookAtBoard()
+	rt.tasks.Go(rt.indexLoop)
 	rt.loop(ctx)
 	rt.shut()
 	stop()

@@ -136,6 +136,7 @@ func (t *target) addTo(st *internalv1.ViewStats, stage *internalv1.StageStats) i
 	if t.plan.last {
 		st.Partitions++
 		st.Rows += uint64(max(0, t.rows.count))
+		t.indexStats(st)
 	}
 	st.Late += uint64(t.counts.Late)
 	st.Errors += uint64(t.counts.Errors)
@@ -143,6 +144,9 @@ func (t *target) addTo(st *internalv1.ViewStats, stage *internalv1.StageStats) i
 		st.LastError = t.counts.LastError
 	}
 	kept := uint64(max(0, t.rows.table.bytes+t.rows.bytes)) + uint64(t.deltas.disk)
+	for _, x := range t.rows.indexes {
+		kept += uint64(max(0, x.bytes))
+	}
 	stage.StateBytes += uint64(max(0, t.table.bytes))
 	stage.KeptBytes += kept
 	st.StateBytes += uint64(max(0, t.table.bytes)) + kept

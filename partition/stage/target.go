@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"encoding/binary"
 	"errors"
 	"math"
 	"sync"
@@ -63,6 +64,7 @@ type target struct {
 	arrivals  uint64 // of the group, when the positions were stored
 	snap      *sharedSnapshot
 	closed    bool
+	indexed   *[]indexDef // the view's indexes as the rows have them
 }
 
 // background implements task.
@@ -247,6 +249,9 @@ func (t *target) endTick(tick ids.Tick, marks dataflow.Marks, items []item) erro
 	}
 	var raw []byte
 	if t.plan.last {
+		if err := t.syncIndexes(); err != nil {
+			return err
+		}
 		if raw, err = t.rows.apply(tick, out); err != nil {
 			return err
 		}
@@ -340,6 +345,9 @@ func (t *target) endHistory(marks dataflow.Marks) error {
 	if t.plan.codec.layout == appended {
 		return t.rows.appendHistory(t.view.created, out)
 	}
+	if err := t.syncIndexes(); err != nil {
+		return err
+	}
 	_, err = t.rows.apply(t.view.created, out)
 	return err
 }
@@ -417,6 +425,10 @@ func (t *target) flush() error {
 	b := t.rt.store.NewBatchOf(t.dirtyBytes() + t.deltas.unstored())
 	defer b.Close()
 	t.table.write(b)
+	for _, id := range t.rows.dropped {
+		b.DeleteRange(prefixRange(binary.BigEndian.AppendUint64(t.prefix(spaceIndex), id)))
+		b.Delete(binary.BigEndian.AppendUint64(t.prefix(spaceMarks), id))
+	}
 	t.rows.write(b)
 	t.trim(b)
 	progress, err := t.progress()

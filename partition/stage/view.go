@@ -17,9 +17,11 @@ const (
 	spaceState    byte = 's' // of the stage's operators
 	spaceRows     byte = 'r' // of the view; of an earlier stage, what it put out in the history
 	spaceDeltas   byte = 'd' // retained output deltas
+	spaceIndex    byte = 'i' // index, entry; of the last stage
+	spaceMarks    byte = 'j' // index: how it is; of the last stage
 )
 
-// view is a materialized view's definition, compiled. All but failed and restarting is immutable.
+// view is a materialized view's definition, compiled. All but failed, indexes and restarting is immutable.
 type view struct {
 	id       ids.StreamID
 	name     string
@@ -36,7 +38,8 @@ type view struct {
 	partitions int
 
 	failed     atomic.Pointer[string] // why it stopped on this node
-	restarting atomic.Bool            // somebody was asked to let it begin anew
+	indexes    atomic.Pointer[[]indexDef]
+	restarting atomic.Bool // somebody was asked to let it begin anew
 }
 
 // fail stops the view on this node; the first reason stays.
@@ -66,6 +69,7 @@ func compileView(def *internalv1.ViewDef, streams map[ids.StreamID]*internalv1.S
 	v.plan = p
 	v.uses = scannedViews(p)
 	v.codec = newRowCodec(p)
+	v.setIndexes(def)
 	g := &grapher{v: v, sources: map[int]*sourcePlan{}, views: views, find: func(id ids.StreamID) (*logPlan, error) {
 		s := streams[id]
 		if s == nil {
