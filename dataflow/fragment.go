@@ -377,6 +377,8 @@ func (b *builder) build() (operator, error) {
 		return newExpand(b)
 	case op.Kind == plan.OpWindow && op.Window != nil:
 		return newWindow(b)
+	case op.Kind == plan.OpSession && op.Session != nil:
+		return newSession(b)
 	case op.Kind == plan.OpAggregate && op.Aggregate != nil:
 		return newAggregate(b)
 	case op.Kind == plan.OpEmitFinal && op.EmitFinal != nil:

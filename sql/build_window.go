@@ -57,9 +57,6 @@ func (p *planner) session(s *stream, w *windowRel, need idSet) {
 	op := &plan.Session{Keys: s.positions(w.keys), Time: s.pos[w.time], Watermark: -1, Gap: w.size}
 	if w.mark != 0 {
 		op.Watermark = s.pos[w.mark]
-		if p.live {
-			op.Expire = &plan.Expire{Col: op.Time, Delay: w.size}
-		}
 	}
 	s.pos[w.start], s.pos[w.end] = len(in), len(in)+1
 	schema := append(slices.Clone(in), record.Field{Name: "window_start", Type: record.TimestampTZ}, record.Field{Name: "window_end", Type: record.TimestampTZ})
