@@ -61,8 +61,6 @@ bench-nexmark: build # Nexmark's queries on one node; FLAGS=-peers runs Flink be
 .PHONY: bench-peers
 bench-peers: build # beside Kafka, and Nexmark beside Flink; needs a JDK, Maven and python3; FLAGS sizes Nexmark
 	$(GO) run ./test/bench -peers $(FLAGS)
-bench-peers: build # beside Kafka; needs a JDK, Maven and python3
-	$(GO) run ./test/bench -peers
 
 .PHONY: differential
 differential: # generated queries as live views against PostgreSQL 15; FLAGS="-postgres DSN -duration 1h"

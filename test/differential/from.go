@@ -15,6 +15,7 @@ type source struct {
 	appendOnly bool
 	stream     *relation // the stream itself, or rows of it as they are
 	isJoin     bool
+	size       int  // about how many rows
 	where      text // what PostgreSQL has to keep besides, such as rows that aren't late
 }
 
@@ -53,7 +54,7 @@ func (g *gen) relation(fits func(*relation) bool) *relation {
 // base is a relation under an alias.
 func (g *gen) base(r *relation) source {
 	a := g.alias("a")
-	s := source{text: same(r.name + " AS " + a), unique: r.unique, appendOnly: r.appendOnly}
+	s := source{text: same(r.name + " AS " + a), unique: r.unique, appendOnly: r.appendOnly, size: r.size}
 	for _, f := range r.columns {
 		c := column{text: same(a + "." + f.name), name: f.name, typ: f.typ, inexact: f.inexact, vague: f.vague}
 		c.event = r.watermark && f.name == "ts"
@@ -96,7 +97,7 @@ func (g *gen) from(depth int) source {
 func (g *gen) subquery(depth int) source {
 	q := g.query(depth - 1)
 	a := g.alias("a")
-	s := source{unique: q.unique, appendOnly: q.appendOnly}
+	s := source{unique: q.unique, appendOnly: q.appendOnly, size: q.size}
 	if g.d.chance(30) {
 		name := g.alias("w")
 		g.with = append(g.with, format("%s AS (%s)", name, q.text))
@@ -112,7 +113,7 @@ func (g *gen) subquery(depth int) source {
 func (g *gen) values() source {
 	a := g.alias("a")
 	var types []record.Type
-	s := source{appendOnly: true}
+	s := source{appendOnly: true, size: 3}
 	names := ""
 	g.d.list(1, 3, 50, func(i int) {
 		t := pick(g.d, columnTypes[:13])
@@ -135,6 +136,9 @@ func (g *gen) values() source {
 	s.text = format("(VALUES %s) AS %s (%s)", join(rows, ", "), a, names[:len(names)-2])
 	return s
 }
+
+// maxRows bounds, roughly, how many rows a join may have: else a few joins of joins would be most of a run.
+const maxRows = 6000
 
 // joined is the columns of two sides.
 func joined(l, r *source) []column { return append(slices.Clone(l.cols), r.cols...) }
@@ -159,10 +163,17 @@ func (g *gen) joinOf(l, r source) source {
 	kind := pick(g.d, []string{"JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "CROSS JOIN", ","})
 	out := source{isJoin: true, cols: joined(&l, &r), unique: bothUnique(&l, &r), appendOnly: l.appendOnly && r.appendOnly && (kind == "JOIN" || kind == "CROSS JOIN" || kind == ",")}
 	if kind == "CROSS JOIN" || kind == "," {
+		if out.size = l.size * r.size; out.size > maxRows {
+			return l
+		}
 		out.text = format("%s CROSS JOIN %s", l.text, g.nested(&r))
 		return out
 	}
 	on, equal := g.onCondition(&l, &r)
+	out.size = max(l.size, r.size, l.size*r.size/map[bool]int{true: 5, false: 1}[equal])
+	if out.size > maxRows {
+		return l
+	}
 	if kind == "FULL JOIN" && !equal { // PostgreSQL's must be of equalities
 		kind = "LEFT JOIN"
 	}
@@ -208,7 +219,7 @@ func (g *gen) onCondition(l, r *source) (text, bool) {
 func (g *gen) unnest(depth int) source {
 	l := g.from(depth - 1)
 	a := g.alias("u")
-	out := source{isJoin: true, cols: slices.Clone(l.cols), appendOnly: l.appendOnly}
+	out := source{isJoin: true, cols: slices.Clone(l.cols), appendOnly: l.appendOnly, size: 2 * l.size}
 	rough := g.rough
 	g.rough = false
 	call, names, types := g.setFunction(l.cols)

@@ -50,7 +50,7 @@ func (g *gen) partition(s *source) text {
 // over is a query with window functions.
 func (g *gen) over(depth int) query {
 	s := g.from(depth)
-	q := query{}
+	q := query{size: s.size}
 	items := g.items(&q, &s, 90)
 	keys := g.partition(&s)
 	whole := sortable(&s) && g.d.chance(75)
@@ -171,10 +171,10 @@ func (g *gen) frame(whole bool) string {
 // top is the first rows: by LIMIT, by DISTINCT ON, or of each group by a condition on a place.
 func (g *gen) top(depth int) query {
 	s := g.from(depth)
-	if !sortable(&s) {
+	if !sortable(&s) || len(s.unique) == 0 {
 		return g.plain(s, depth)
 	}
-	q := query{}
+	q := query{size: min(s.size, 60)}
 	switch g.d.n(4) {
 	case 0:
 		items := g.items(&q, &s, 80)

@@ -13,6 +13,7 @@ type query struct {
 	cols       []column // of its output, without a table
 	unique     []int
 	appendOnly bool
+	size       int // about how many rows
 }
 
 // columnsOf is the columns under an alias.
@@ -57,7 +58,7 @@ func (g *gen) query(depth int) query {
 
 // plain is SELECT items FROM s WHERE.
 func (g *gen) plain(s source, depth int) query {
-	q := query{appendOnly: s.appendOnly}
+	q := query{appendOnly: s.appendOnly, size: s.size}
 	items := g.items(&q, &s, 60)
 	q.text = format("SELECT %s FROM %s%s", join(items, ", "), s.text, g.where(&s, depth))
 	return q
@@ -186,7 +187,7 @@ func (g *gen) scalar(s *source) result {
 
 // grouped is SELECT keys, aggregates FROM s GROUP BY keys; with must, by these columns among others.
 func (g *gen) grouped(s source, depth int, must []column) query {
-	q := query{}
+	q := query{size: s.size/2 + 1}
 	var items, keys, plainKeys []text
 	var after []column // what HAVING may name
 	add := func(r result, plain bool) {
@@ -289,7 +290,7 @@ func (g *gen) setOperation(depth int) query {
 		}
 		types = append(types, c.typ)
 	})
-	q := query{appendOnly: op == "UNION ALL" && l.appendOnly && r.appendOnly}
+	q := query{appendOnly: op == "UNION ALL" && l.appendOnly && r.appendOnly, size: l.size + r.size}
 	a, b := g.ofTypes(&q, &l, types, depth), g.ofTypes(nil, &r, types, depth)
 	for i := range q.cols {
 		q.cols[i].vague = q.cols[i].vague || hasForms(q.cols[i].typ) && op != "UNION ALL"
@@ -325,7 +326,7 @@ func (g *gen) ofTypes(q *query, s *source, types []record.Type, depth int) text 
 // distinct is SELECT DISTINCT.
 func (g *gen) distinct(depth int) query {
 	s := g.from(depth)
-	q := query{appendOnly: s.appendOnly}
+	q := query{appendOnly: s.appendOnly, size: s.size}
 	var items []text
 	g.d.list(1, 3, 60, func(int) {
 		if c, ok := g.column(s.cols, func(c *column) bool { return !c.inexact }); ok && !g.d.chance(20) {

@@ -36,7 +36,7 @@ func (g *gen) view(name string, steps int) (View, *relation) {
 		v.uses = append(v.uses, u)
 	}
 	slices.Sort(v.uses)
-	r := &relation{name: name, view: true, unique: q.unique, created: v.After}
+	r := &relation{name: name, view: true, unique: q.unique, created: v.After, size: max(q.size, 1)}
 	for i, c := range q.cols {
 		if c.inexact {
 			v.Inexact = append(v.Inexact, i)
@@ -64,7 +64,7 @@ func (g *gen) windowedView() (query, string, bool) {
 	}
 	n := len(s.cols)
 	must := []column{s.cols[n-2], s.cols[n-1]}
-	if kind == 3 && g.sessionKeys[0] != "" {
+	if kind == 3 {
 		for _, c := range s.cols {
 			if c.name == g.sessionKeys[0] {
 				must = append(must, c)
@@ -120,7 +120,7 @@ func (g *gen) intervalJoin() (query, bool) {
 		return text{s.ours, fmt.Sprintf("(SELECT * FROM %s AS %s WHERE %s) AS %s", rel.name, alias, onTime(alias), alias)}
 	}
 	lt, rt := inTime(&l, a, la), inTime(&r, b, ra)
-	s := source{cols: joined(&l, &r), unique: bothUnique(&l, &r)}
+	s := source{cols: joined(&l, &r), unique: bothUnique(&l, &r), size: 800}
 	switch kind := pick(g.d, []string{"JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "EXISTS", "NOT EXISTS"}); kind {
 	case "EXISTS", "NOT EXISTS":
 		s = l
@@ -160,7 +160,7 @@ func (g *gen) temporalJoin() (query, bool) {
 	}
 	kind := pick(g.d, []string{"JOIN", "LEFT JOIN"})
 	cond := join(on, " AND ")
-	s := source{cols: joined(&l, &m), unique: l.unique}
+	s := source{cols: joined(&l, &m), unique: l.unique, size: l.size}
 	s.text = text{
 		fmt.Sprintf("%s %s %s FOR SYSTEM_TIME AS OF %s._time AS %s ON %s", l.ours, kind, t.name, la, ma, cond.ours),
 		fmt.Sprintf("%s %s %s__hist AS %s ON %s AND %s._from <= %s._tick AND %s._tick < %s._to", l.pg, kind, t.name, ma, cond.pg, ma, la, la, ma),
@@ -187,7 +187,7 @@ func (g *gen) windowJoin() (query, bool) {
 		key := pick(g.d, []string{"k", "g"})
 		on = format("%s.%s = %s.%s AND %s", la, key, ra, key, on)
 	}
-	s := source{cols: joined(&l, &r), unique: bothUnique(&l, &r)}
+	s := source{cols: joined(&l, &r), unique: bothUnique(&l, &r), size: 1000}
 	s.text = format("%s %s %s ON %s", l.text, pick(g.d, []string{"JOIN", "LEFT JOIN", "FULL JOIN", "RIGHT JOIN"}), r.text, on)
 	if g.d.chance(50) {
 		return g.grouped(s, 0, nil), true
@@ -198,7 +198,7 @@ func (g *gen) windowJoin() (query, bool) {
 // scalarView selects scalar subqueries beside columns.
 func (g *gen) scalarView() (query, bool) {
 	s := g.from(1)
-	q := query{}
+	q := query{size: s.size}
 	items := g.items(&q, &s, 60)
 	g.d.list(1, 2, 40, func(int) { items = append(items, q.output(g.scalar(&s))) })
 	q.text = format("SELECT %s FROM %s%s", join(items, ", "), s.text, g.where(&s, 0))

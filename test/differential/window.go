@@ -35,7 +35,10 @@ func (g *gen) windowSized(r *relation, kind, size, slide, offset int) (source, b
 	b := g.base(r)
 	a := g.alias("a")
 	event := r.watermark && time == "ts"
-	out := source{appendOnly: r.appendOnly && kind != 3, stream: b.stream}
+	out := source{appendOnly: r.appendOnly && kind != 3, stream: b.stream, size: r.size}
+	if kind == 1 || kind == 2 {
+		out.size *= 3
+	}
 	for i := range b.cols {
 		c := b.cols[i]
 		c.text = same(a + "." + c.name)
@@ -70,7 +73,10 @@ func (g *gen) windowSized(r *relation, kind, size, slide, offset int) (source, b
 		out.ours = fmt.Sprintf("CUMULATE(%s, %s, %s, %s%s) AS %s", r.name, time, seconds(slide), seconds(size), off, a)
 		out.pg = windows(bin(size), fmt.Sprintf("generate_series(%s + %s, %s + %s, %s)", bin(size), seconds(slide), bin(size), seconds(size), seconds(slide)))
 	default:
-		key := g.sessionKey(r)
+		key, ok := g.sessionKey(r, time)
+		if !ok {
+			return source{}, false
+		}
 		out.text = sessionOf(r.name, time, key, a, size, event)
 		g.sessionKeys = append(g.sessionKeys[:0], key)
 	}
@@ -92,24 +98,30 @@ func lateIf(event bool, end string) string {
 	return fmt.Sprintf(" AND (x._wm IS NULL OR %s > x._wm)", end)
 }
 
-// sessionKey is a column that may be a session's key.
-func (g *gen) sessionKey(r *relation) string {
-	for _, name := range []string{"k", "g"} {
-		if g.d.chance(70) && slices.ContainsFunc(r.columns, func(f field) bool { return f.name == name }) {
-			return name
+// sessionKey is a session's key. One is always given: without, the columns of GROUP BY would be it.
+func (g *gen) sessionKey(r *relation, time string) (string, bool) {
+	var all []string
+	for _, f := range r.columns {
+		if hasOrder(f.typ) && f.name != time && !f.inexact && !f.vague {
+			all = append(all, f.name)
 		}
 	}
-	return ""
+	if len(all) == 0 {
+		return "", false
+	}
+	for _, name := range []string{"k", "g"} {
+		if g.d.chance(50) && slices.Contains(all, name) {
+			return name, true
+		}
+	}
+	return pick(g.d, all), true
 }
 
 // sessionOf is SESSION, and in PostgreSQL rows of which each is less than the gap after the one before.
 func sessionOf(rel, time, key, alias string, gap int, event bool) text {
 	ours := fmt.Sprintf("SESSION(%s, %s, INTERVAL '%d seconds'", rel, time, gap)
-	by := ""
-	if key != "" {
-		ours += ", " + key
-		by = "PARTITION BY " + key + " "
-	}
+	ours += ", " + key
+	by := "PARTITION BY " + key + " "
 	late := ""
 	if event {
 		late = fmt.Sprintf(" AND (x._wm IS NULL OR x.%s + INTERVAL '%d seconds' > x._wm)", time, gap)
@@ -117,11 +129,7 @@ func sessionOf(rel, time, key, alias string, gap int, event bool) text {
 	pg := fmt.Sprintf("(SELECT x.*, CASE WHEN x.%[1]s - lag(x.%[1]s) OVER (%[2]sORDER BY x.%[1]s) < INTERVAL '%[3]d seconds' THEN 0 ELSE 1 END AS _new FROM %[4]s AS x WHERE x.%[1]s IS NOT NULL%[5]s)",
 		time, by, gap, rel, late)
 	pg = fmt.Sprintf("(SELECT y.*, sum(_new) OVER (%sORDER BY y.%s) AS _session FROM %s AS y)", by, time, pg)
-	if by == "" {
-		by = "PARTITION BY "
-	} else {
-		by += ", "
-	}
+	by += ", "
 	pg = fmt.Sprintf("(SELECT z.*, min(z.%[1]s) OVER (%[2]s_session) AS window_start, max(z.%[1]s) OVER (%[2]s_session) + INTERVAL '%[3]d seconds' AS window_end FROM %[4]s AS z) AS %[5]s",
 		time, by, gap, pg, alias)
 	return text{ours + ") AS " + alias, pg}

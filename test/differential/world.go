@@ -16,6 +16,7 @@ type relation struct {
 	view    bool
 	columns []field
 	key     []int // table: its primary key
+	size    int   // about how many rows
 	unique  []int // columns of which no two rows have equal values; nil: none is known
 	// stream
 	watermark bool
@@ -69,7 +70,7 @@ func (w *world) columns(prefix string, r *relation, low, high int) {
 }
 
 func (w *world) stream(name string) *relation {
-	r := &relation{name: name, appendOnly: true}
+	r := &relation{name: name, appendOnly: true, size: 60}
 	r.columns = []field{{name: "id", typ: record.BigInt, notNull: true}, {name: "k", typ: record.BigInt}, {name: "g", typ: record.Text},
 		{name: "ts", typ: record.TimestampTZ}}
 	w.columns("c", r, 1, 6)
@@ -84,7 +85,7 @@ func (w *world) stream(name string) *relation {
 }
 
 func (w *world) table(name string) *relation {
-	r := &relation{name: name, table: true, columns: []field{{name: "k", typ: record.BigInt, notNull: true}}, key: []int{0}}
+	r := &relation{name: name, table: true, size: 10, columns: []field{{name: "k", typ: record.BigInt, notNull: true}}, key: []int{0}}
 	if w.d.chance(40) {
 		r.columns = append(r.columns, field{name: "g", typ: record.Text, notNull: true})
 		r.key = append(r.key, 1)
