@@ -2,6 +2,7 @@ package datagen
 
 import (
 	"math/bits"
+	"slices"
 	"strings"
 
 	"github.com/millrace/millrace/internal/fault"
@@ -202,13 +203,28 @@ func newSource(def *millracev1.Stream, names []string) (*source, error) {
 
 // Generate implements record.Generator.
 func (s *source) Generate(p ids.PartitionID, from ids.Offset, count int, cols []*record.Column) {
-	for count > 0 && len(cols) > 0 {
+	for first := true; count > 0 && len(cols) > 0; first = false {
 		n := min(count, piece)
 		s.take(p, from, n)
 		s.g.fillAll(cols)
 		from += ids.Offset(n)
-		count -= n
+		if count -= n; first && count > 0 {
+			for _, c := range cols {
+				reserve(c, count)
+			}
+		}
 	}
+}
+
+// reserve makes room for so many more values like those that are there, which are some hundred: growing step by step would copy
+// the texts several times.
+func reserve(c *record.Column, more int) {
+	if !c.Type.Varlen() {
+		c.Ints = slices.Grow(c.Ints, more)
+		return
+	}
+	c.Offsets = slices.Grow(c.Offsets, more)
+	c.Bytes = slices.Grow(c.Bytes, int(int64(len(c.Bytes))*int64(more)/int64(c.N))*65/64+64)
 }
 
 // take sets the generator's piece to the records from an offset on.

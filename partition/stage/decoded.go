@@ -214,7 +214,9 @@ func (s *sharedLog) decode(batch *decodedBatch, l *logPlan, b *LogBatch) error {
 	if err := s.dec.Decode(raw, meta, rows, nil); err != nil {
 		return err
 	}
-	batch.rows, batch.rawSize = rows, len(raw)
+	if batch.rows, batch.rawSize = rows, len(raw); l.stream.Source != nil {
+		batch.rawSize = madeBytes(rows)
+	}
 	batch.after = eventTime{s.dec.HasEventTime, s.dec.MaxEventTime}
 	return nil
 }
