@@ -184,15 +184,24 @@ func (p *pgSession) Relations() []pgcatalog.Relation {
 	c := p.n.catalog()
 	out := make([]pgcatalog.Relation, 0, len(c.state.Streams)+len(c.state.Views))
 	for _, s := range c.state.Streams {
+		if len(s.Stream.PrimaryKey) > 0 {
+			continue // a table's log: its rows stand for it below
+		}
 		out = append(out, pgcatalog.Relation{ID: s.Stream.Id, Name: s.Stream.Name, Columns: schemaOf(s.Stream.Columns)})
 	}
 	for _, v := range c.state.Views {
 		if hidden(v) {
 			continue
 		}
-		out = append(out, pgcatalog.Relation{
-			ID: v.Id, Name: v.Name, View: true, Columns: schemaOf(v.Columns), Key: c.byName[v.Name].Key, Definition: queryOf(v.Sql),
-		})
+		r := pgcatalog.Relation{ID: v.Id, Name: v.Name, View: v.Table == 0, Columns: schemaOf(v.Columns), Key: c.byName[v.Name].Key}
+		if r.View {
+			r.Definition = queryOf(v.Sql)
+		} else {
+			for _, col := range c.streams[ids.StreamID(v.Table)].Stream.Columns {
+				r.NotNull = append(r.NotNull, col.NotNull)
+			}
+		}
+		out = append(out, r)
 	}
 	return out
 }

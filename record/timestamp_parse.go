@@ -71,7 +71,7 @@ func (p *timestampParser) field() error {
 	case isDigit(c):
 		return p.numeric()
 	case c == '+' || c == '-':
-		if p.hasTime {
+		if p.hasTime || p.hasDate && p.typ == Date { // JDBC writes dates with an offset
 			return p.zone()
 		}
 		return p.syntax()

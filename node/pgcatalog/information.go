@@ -79,10 +79,10 @@ func fillInformationTables(x *execution, add func(row)) {
 }
 
 func fillColumns(x *execution, add func(row)) {
-	column := func(schema, table string, i int, name string, oid uint32, updatable bool) {
+	column := func(schema, table string, i int, name string, oid uint32, updatable, notNull bool) {
 		r := row{
 			"table_catalog": x.database, "table_schema": schema, "table_name": table, "column_name": name, "ordinal_position": int64(i + 1),
-			"is_nullable": "YES", "data_type": formatType(int64(oid), -1), "udt_catalog": x.database, "udt_schema": "pg_catalog",
+			"is_nullable": yesNo(!notNull), "data_type": formatType(int64(oid), -1), "udt_catalog": x.database, "udt_schema": "pg_catalog",
 			"udt_name": udtName(oid), "dtd_identifier": text(int64(i + 1)), "is_self_referencing": "NO", "is_identity": "NO",
 			"is_generated": "NEVER", "is_updatable": yesNo(updatable),
 		}
@@ -101,12 +101,12 @@ func fillColumns(x *execution, add func(row)) {
 	}
 	for _, rel := range x.src.Relations() {
 		for i, f := range rel.Columns {
-			column(sql.PublicSchema, rel.Name, i, f.Name, columnOID(f), !rel.View)
+			column(sql.PublicSchema, rel.Name, i, f.Name, columnOID(f), !rel.View, rel.NotNull != nil && rel.NotNull[i])
 		}
 	}
 	for _, d := range inOrder() {
 		for i, c := range d.cols {
-			column(d.schema, d.relname, i, c.Name, c.OID, false)
+			column(d.schema, d.relname, i, c.Name, c.OID, false, false)
 		}
 	}
 }

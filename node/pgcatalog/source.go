@@ -23,6 +23,7 @@ type Relation struct {
 	View       bool
 	Columns    record.Schema
 	Key        []int  // columns that identify a row; nil: none do
+	NotNull    []bool // of a table: by column
 	Definition string // of a view: its query
 }
 

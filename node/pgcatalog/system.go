@@ -92,7 +92,7 @@ func fillClasses(x *execution, add func(row)) {
 }
 
 func fillAttributes(x *execution, add func(row)) {
-	attribute := func(rel int64, i int, name string, typ uint32) {
+	attribute := func(rel int64, i int, name string, typ uint32, notNull bool) {
 		var t typeInfo
 		for _, known := range types {
 			if known.oid == typ {
@@ -106,16 +106,17 @@ func fillAttributes(x *execution, add func(row)) {
 		add(row{
 			"attrelid": rel, "attname": name, "atttypid": int64(typ), "attstattarget": int64(-1), "attlen": t.length, "attnum": int64(i + 1),
 			"attcacheoff": int64(-1), "atttypmod": int64(-1), "attalign": "d", "attstorage": "p", "attislocal": true, "attcollation": collation,
+			"attnotnull": notNull,
 		})
 	}
 	for _, r := range x.src.Relations() {
 		for i, f := range r.Columns {
-			attribute(r.OID(), i, f.Name, oidOf(f.Type))
+			attribute(r.OID(), i, f.Name, oidOf(f.Type), r.NotNull != nil && r.NotNull[i])
 		}
 	}
 	for _, d := range inOrder() {
 		for i, c := range d.cols {
-			attribute(d.oid, i, c.Name, c.OID)
+			attribute(d.oid, i, c.Name, c.OID, false)
 		}
 	}
 }
