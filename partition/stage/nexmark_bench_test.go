@@ -108,6 +108,7 @@ type nexmarkRun struct {
 	dirty     int
 	cfg       Config
 	highWater int // bytes of all tables
+	record    func(target int, leaf int, d *record.Delta)
 }
 
 type nexmarkSource struct {
@@ -293,6 +294,9 @@ func (r *nexmarkRun) deliver(source, p int, d *record.Delta, want []bool) {
 			for _, in := range tp.inputs {
 				if in.source != s.plan || in.leaf < 0 {
 					continue
+				}
+				if r.record != nil {
+					r.record(t, in.leaf, part.delta)
 				}
 				if err := r.targets[t][part.target].frag.Push(in.leaf, part.delta); err != nil {
 					r.t.Fatal(err)
