@@ -243,6 +243,21 @@ func (c *testCluster) crash(n *testNode, rng *rand.Rand) {
 	c.start(n)
 }
 
+// crashAll is crash of all nodes at once: a power failure.
+func (c *testCluster) crashAll(rng *rand.Rand) {
+	var disks []*vfs.MemFS
+	for _, n := range c.nodes {
+		disks = append(disks, n.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng}))
+	}
+	for i, n := range c.nodes {
+		c.stop(n)
+		n.fs = disks[i]
+	}
+	for _, n := range c.nodes {
+		c.start(n)
+	}
+}
+
 // change publishes a new state to all nodes.
 func (c *testCluster) change(fn func(*internalv1.ClusterState)) {
 	old := c.state

@@ -2,6 +2,7 @@ package stage
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -253,6 +254,10 @@ func joined(sizesID, histogramID ids.StreamID) testView {
 	}
 }
 
+// powerFlag adds power failures of all nodes at once to TestRandomGraph. It is off because it finds a mistake that isn't
+// mended yet, in one of some twelve runs: after such a failure a stage counts twice what it had counted. See docs/guarantees.md.
+var powerFlag = flag.Bool("stage.power", false, "TestRandomGraph crashes all nodes at once, too")
+
 // graphRun is a randomRun with views of many stages and views over views.
 type graphRun struct {
 	*randomRun
@@ -412,6 +417,9 @@ func (r *graphRun) run(rounds int) {
 			r.publish()
 		case k == 6:
 			c.crash(c.nodes[rng.IntN(len(c.nodes))], rng)
+		case k == 16 && *powerFlag:
+			c.crashAll(rng)
+			r.publish()
 		case k == 7:
 			c.logs.mu.Lock()
 			c.logs.fail[ids.PartitionID(rng.IntN(len(c.state.Partitions)))] = rng.IntN(3)
