@@ -350,6 +350,8 @@ func (l *leadership) wanted() {
 // skewFloor is below what a difference between clocks is taken for the delay of messages, in microseconds.
 const skewFloor = 20_000
 
+const skewStep = 1_000_000 // microseconds
+
 // steadyClock begins where ticks have come when the node begins to lead, and then goes on whatever its own clock does: what
 // the nodes' clocks are compared with must not step.
 type steadyClock struct {
@@ -376,9 +378,10 @@ func (c steadyClock) young(now time.Time) bool { return !c.alone && now.Sub(c.be
 func (c steadyClock) at(now time.Time) int64 { return c.wall + now.Sub(c.began).Microseconds() }
 
 // smoothSkew estimates how far a node's clock is ahead of the steady one, in microseconds. A report on its way makes a clock
-// look behind, never ahead: a higher measure is taken at once, a lower one little by little.
+// look behind, never ahead: a higher measure is taken at once, a lower one little by little; but no report takes as long as
+// skewStep, so that a clock which was set right counts as right at once.
 func smoothSkew(estimate, measured int64, known bool) int64 {
-	if !known || measured >= estimate {
+	if !known || measured >= estimate || estimate-measured > skewStep {
 		return measured
 	}
 	return estimate - max((estimate-measured)/32, 1)

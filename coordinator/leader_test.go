@@ -50,6 +50,9 @@ func TestWallIsTheMedianClock(t *testing.T) {
 	if s := smoothSkew(-50, -10, true); s != -10 {
 		t.Errorf("a quicker report gives %d", s)
 	}
+	if s := smoothSkew(86_400*second, -5, true); s != -5 {
+		t.Errorf("a clock that was a day ahead and was set right is %d us off", s)
+	}
 	if s := smoothSkew(0, -32_000, true); s != -1000 {
 		t.Errorf("a late report gives %d", s)
 	}
