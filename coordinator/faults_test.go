@@ -139,7 +139,11 @@ var deliberateFaults = []mistakes.Mistake{
 		if !ifNotExists {`,
 	), Caught: []string{"names"}},
 	{Name: "a view over what was dropped", Edits: mistakes.In(
-		"applier_objects.go", "return o.id == dep }) {", `return o.id == dep }) && !mistake("a view over what was dropped") {`,
+		"applier_views.go", "	for _, dep := range def.DependsOn {\n", `	for _, dep := range def.DependsOn {
+		if mistake("a view over what was dropped") {
+			break
+		}
+`,
 	), Caught: []string{"depends"}},
 	{Name: "dropped with users", Edits: mistakes.In(
 		"applier_objects.go", "		if u := users[o.id]; len(u) > 0 {", `		if u := users[o.id]; len(u) > 0 && !mistake("dropped with users") {`,
