@@ -25,6 +25,11 @@ type ex struct {
 
 // expr draws an expression of a type over columns.
 func (g *gen) expr(t record.Type, in []column, depth int) ex {
+	if t != record.Double { // rounding would show in a text or an array too
+		rough := g.rough
+		g.rough = false
+		defer func() { g.rough = rough }()
+	}
 	if depth <= 0 || !g.d.chance(55) {
 		return g.leaf(t, in)
 	}
