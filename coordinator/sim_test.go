@@ -66,7 +66,6 @@ type simulation struct {
 	issued  map[ids.Tick]int
 	durable ids.Tick // the highest ceiling in the log
 	objects map[uint64]bool
-	names   int
 }
 
 const firstIndex = 2

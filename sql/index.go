@@ -36,8 +36,8 @@ func (c *cursor) createIndex() (*CreateIndex, error) {
 	c.accept("concurrently") // it always is
 	s.IfNotExists = c.ifNotExists()
 	var err error
-	nameAt := c.pos()
 	if !c.accept("on") {
+		var nameAt int
 		if s.Name, nameAt, err = c.name("the index's name"); err != nil {
 			return nil, err
 		}

@@ -436,7 +436,6 @@ func (t *target) openIndexed(tick ids.Tick, read *plan.IndexRead) (*rowScan, err
 type entries struct {
 	rows        []byte // what the rows' keys begin with
 	from        storage.Reader
-	upto        ids.Tick
 	room, value []byte
 }
 

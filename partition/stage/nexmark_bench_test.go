@@ -105,7 +105,6 @@ type nexmarkRun struct {
 	kinds     map[ids.StreamID]datagen.Kind
 	last      map[ids.StreamID][]int64 // highest event time, by partition
 	making    time.Duration            // CPU time of the generator
-	dirty     int
 	cfg       Config
 	highWater int // bytes of all tables
 	record    func(target int, leaf int, d *record.Delta)

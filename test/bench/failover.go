@@ -489,14 +489,14 @@ func (b *bench) kafkaFailover(rounds int) error {
 		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("Kafka's script: %w", err)
+		return fmt.Errorf("the script of Kafka: %w", err)
 	}
 	gaps, err := failoverGaps(stdout)
 	if werr := cmd.Wait(); werr != nil {
-		return fmt.Errorf("Kafka's script: %w (give the folder of the peers with -peers-dir)", werr)
+		return fmt.Errorf("the script of Kafka: %w (give the folder of the peers with -peers-dir)", werr)
 	}
 	if err == nil && len(gaps) == 0 {
-		err = errors.New("Kafka's script gave no failover gap")
+		err = errors.New("the script of Kafka gave no failover gap")
 	}
 	if err != nil {
 		return err

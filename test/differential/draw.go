@@ -32,9 +32,6 @@ func (d *draw) n(n int) int {
 	return v
 }
 
-// between returns a number from low to high.
-func (d *draw) between(low, high int) int { return low + d.n(high-low+1) }
-
 // chance is true in percent of a hundred cases.
 func (d *draw) chance(percent int) bool { return d.n(100) >= 100-percent }
 

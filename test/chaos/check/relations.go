@@ -268,7 +268,7 @@ func gaps(_ *model, r *relation) follower {
 		key string
 		c   int64
 	}
-	type span struct{ n, low, high int64 }
+	type span struct{ low, high int64 }
 	type sum struct{ n, gaps, s int64 }
 	spans, sums := map[chunk]span{}, map[string]sum{}
 	return follower{event: func(x arrived) {
