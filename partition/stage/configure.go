@@ -543,28 +543,24 @@ func (rt *Runtime) openFeed(g *group, src int, node ids.NodeID, epoch ids.Epoch)
 			l = newLink(rt, node)
 			rt.links[node] = l
 		}
-		if f := g.open(src, node, epoch, nil, l); f != nil {
+		if f := g.open(src, node, epoch, nil, l, nil); f != nil {
 			l.add(f)
 		}
 		return
 	}
-	f := g.open(src, node, epoch, nil, nil)
-	if f == nil {
-		return
-	}
-	in := f.input()
-	s := rt.sources[sourceKey{g.view.id, in.source.index, f.p}]
+	flow := g.sources[src]
+	in := g.plan.inputs[flow.input].source
+	s := rt.sources[sourceKey{g.view.id, in.index, flow.p}]
 	if s == nil {
-		if in.source.log == nil {
-			g.lost(f) // what it reads has failed
-			return
+		if in.log != nil { // else what it reads has failed
+			rt.failView(g.view, fault.New(fault.Internal, "stage: partition %d has no source", flow.p))
 		}
-		rt.failView(g.view, fault.New(fault.Internal, "stage: partition %d has no source", f.p))
 		return
 	}
-	f.reader = newReaderFor(s, f)
-	if err := s.attach(f.reader); err != nil {
-		g.lost(f)
+	if f := g.open(src, node, epoch, nil, nil, s); f != nil {
+		if err := s.attach(f.reader); err != nil {
+			g.lost(f)
+		}
 	}
 }
 

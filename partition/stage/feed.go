@@ -40,9 +40,10 @@ func (f *feed) release(n int64) {
 	}
 }
 
-// open puts a new feed in the place of the source's old one, at the position that the group has reached; nil when the
-// group has stopped. old, if not nil, must be the one that is there.
-func (g *group) open(src int, node ids.NodeID, epoch ids.Epoch, old *feed, l *link) *feed {
+// open puts a new feed in the place of the source's old one, at the position that the group has reached: by a link to
+// another node, or of a source on this one. It returns nil when the group has stopped. old, if not nil, must be the one that
+// is there.
+func (g *group) open(src int, node ids.NodeID, epoch ids.Epoch, old *feed, l *link, s *source) *feed {
 	f := &feed{group: g, src: src, p: g.sources[src].p, node: node, epoch: epoch, window: g.rt.window(), link: l}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -56,6 +57,9 @@ func (g *group) open(src int, node ids.NodeID, epoch ids.Epoch, old *feed, l *li
 		if t.loaded.tick < g.view.created && !g.derived(src) {
 			f.stops = append(f.stops, t.loaded.positions[src].offset)
 		}
+	}
+	if s != nil {
+		f.reader = newReaderFor(s, f)
 	}
 	g.window = min(g.window, f.window)
 	in.feed = f

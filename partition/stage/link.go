@@ -186,7 +186,7 @@ func (l *link) renew() {
 func (l *link) reopen(feeds []*feed) {
 	for _, f := range feeds {
 		if !f.closed.Swap(true) {
-			if n := f.group.open(f.src, f.node, f.epoch, f, l); n != nil {
+			if n := f.group.open(f.src, f.node, f.epoch, f, l, nil); n != nil {
 				l.add(n)
 			}
 		}

@@ -172,19 +172,19 @@ func (t *target) restore(m *internalv1.TargetProgress, sources int) error {
 	if err := t.deltas.load(t.rt.store); err != nil {
 		return err
 	}
-	t.lastOut.Store(uint64(min(t.done, t.view.created)))
+	// Up to the floor there may have been output that is dropped by now: a reader below must not take that for silence.
+	last := max(min(t.done, t.view.created), t.deltas.floor)
 	if n := len(t.deltas.blocks); n > 0 {
-		t.lastOut.Store(uint64(t.deltas.blocks[n-1].last))
+		last = max(last, t.deltas.blocks[n-1].last)
 	}
+	t.lastOut.Store(uint64(last))
 	if t.deltas.rows == nil {
 		return nil
 	}
 	if t.applied < t.view.created {
 		return t.rows.resumeHistory(t.view.created)
 	}
-	last, err := t.rows.lastAppended(t.rt.store)
-	if last > ids.Tick(t.lastOut.Load()) {
-		t.lastOut.Store(uint64(last))
-	}
+	appended, err := t.rows.lastAppended(t.rt.store)
+	t.lastOut.Store(uint64(max(last, appended)))
 	return err
 }
