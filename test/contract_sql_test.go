@@ -142,7 +142,7 @@ func TestContractSQL(t *testing.T) {
 	t.Run("objects", func(t *testing.T) { objects(t, at) })
 	t.Run("show", func(t *testing.T) {
 		views := answer(t, at, "json", "SHOW VIEWS")
-		keysAre(t, strings.SplitN(views, "\n", 2)[0], "name", "state", "progress", "tick", "lag_ms", "rows", "errors", "last_error", "late", "state_bytes")
+		keysAre(t, strings.SplitN(views, "\n", 2)[0], "name", "state", "progress", "tick", "lag_ms", "rows", "errors", "last_error", "late", "state_bytes", "waits_for")
 		keysAre(t, strings.SplitN(answer(t, at, "json", "SHOW STREAMS"), "\n", 2)[0], "name", "format", "key", "records", "bytes", "dead")
 		keysAre(t, answer(t, at, "json", "SHOW NODES"), "name", "grpc", "gossip", "http", "zone", "state", "voter", "replicas", "primaries")
 		if d := sql(t, at, "DESCRIBE types"); len(d) != 9 || d[3]["type"] != "numeric" {

@@ -238,6 +238,7 @@ func (t *target) endTick(tick ids.Tick, marks dataflow.Marks, items []item) erro
 	defer release(items)
 	defer t.mu.Unlock()
 	if t.closed {
+		t.partial = 0 // or process would never be through with it
 		return nil
 	}
 	if err := t.push(items); err != nil {
