@@ -54,6 +54,7 @@ func (s *sim) forget() {
 		}
 	}
 	n.crash()
+	s.calls = slices.DeleteFunc(s.calls, func(c simCall) bool { return c.n == n }) // nor may one of its calls put another in sync
 	n.disk, n.synced = past, nil
 	_ = s.change(ids.Epoch(cfg.Epoch), func(c *internalv1.PartitionConfig) bool {
 		c.InSync, c.HandoverTo = []string{string(n.id)}, ""
