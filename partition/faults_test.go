@@ -102,9 +102,6 @@ var deliberateFaults = []mistakes.Mistake{
 	{Name: "what the primary lacks is thrown away", Edits: mistakes.In(
 		"held.go", "	if r.givenUp() {\n", "	if r.givenUp() || mistake(\"what the primary lacks is thrown away\") {\n",
 	), Caught: []string{"kept", "held", "own-check"}},
-	{Name: "what differs from the primary's is thrown away", Edits: mistakes.In(
-		"follow.go", "if r.givenUp() && !slices", `if (r.givenUp() || mistake("what differs from the primary's is thrown away")) && !slices`,
-	), Caught: []string{"kept", "held", "own-check"}},
 	{Name: "an operator's choice not obeyed", Edits: mistakes.In(
 		"held.go", "if !chosen ||", `if !chosen || mistake("an operator's choice not obeyed") ||`,
 	), Caught: []string{"heals", "commit-known"}},
