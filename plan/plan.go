@@ -25,6 +25,17 @@ type Plan struct {
 	Output record.Schema `json:"output"`
 	// Key is the output columns that identify a row, when every row has weight 1 at all times (a grouped view); else nil.
 	Key []int `json:"key,omitempty"`
+	// Placed says where a view's rows are; nil: nothing is known.
+	Placed *Placed `json:"placed,omitempty"`
+	// Notes is what the planner did to the query and why, for EXPLAIN.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// Placed says that a view's rows are where an Exchange by Cols, in this order, would bring them: without Cols all in
+// partition 0. Each of Cols is the output columns, equal in every row, that may stand for it. What reads the view may
+// rely on it, so the plan of a view or table that exists keeps it for good.
+type Placed struct {
+	Cols [][]int `json:"cols"`
 }
 
 // Stage is a chain or tree of operators that runs without moving rows between partitions.
@@ -43,7 +54,8 @@ type Exchange struct {
 	Gather bool `json:"gather,omitempty"`
 	// Broadcast sends all rows to every partition: the small side of a join.
 	Broadcast bool `json:"broadcast,omitempty"`
-	// Local leaves rows in their partition: they are where the next stage needs them.
+	// Local leaves rows in their partition: they are where the next stage needs them. Key, if there is any, says by the hash of
+	// which columns they are there already (for EXPLAIN).
 	Local bool `json:"local,omitempty"`
 }
 

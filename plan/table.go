@@ -16,7 +16,7 @@ func TableRows(log uint64, name string, columns record.Schema, key []int) *Plan 
 	}
 	n := len(columns)
 	return &Plan{
-		Version: Version, Output: columns, Key: key,
+		Version: Version, Output: columns, Key: key, Placed: &Placed{Cols: singles(key)},
 		Stages: []Stage{
 			{Ops: []Op{{Kind: OpScan, Schema: in, Scan: scan}}, Exchange: &Exchange{Key: key}},
 			{Ops: []Op{
@@ -25,4 +25,13 @@ func TableRows(log uint64, name string, columns record.Schema, key []int) *Plan 
 			}},
 		},
 	}
+}
+
+// singles puts each of ids into a list of its own.
+func singles(ids []int) [][]int {
+	out := make([][]int, len(ids))
+	for i, id := range ids {
+		out[i] = []int{id}
+	}
+	return out
 }

@@ -17,6 +17,7 @@ type planner struct {
 	live   bool
 	gate   *stageBuild // ad hoc: the stage at the node that was asked
 	stages int
+	by     map[*rel][]int // columns by which a grouping's rows should move: see prefer
 }
 
 // stageBuild is a stage that is being made.
@@ -44,48 +45,6 @@ type stream struct {
 	// appendOnly says that no row is taken back.
 	appendOnly bool
 	keys       [][]int // sets of columns of which no two rows have the same values
-}
-
-// distribution says which partition rows are in.
-type distribution struct {
-	kind distKind
-	// cols is what rows are hashed by; columns of one position are equal.
-	cols [][]int
-}
-
-type distKind uint8
-
-const (
-	distSpread distKind = iota // anywhere
-	distHash                   // by the hash of columns
-	distSingle                 // all in partition 0, or at the node that was asked
-)
-
-// serves tells whether rows that are equal in keys meet.
-func (d distribution) serves(keys []int) bool {
-	switch d.kind {
-	case distSingle:
-		return true
-	case distHash:
-		for _, same := range d.cols {
-			if !slices.ContainsFunc(same, func(id int) bool { return slices.Contains(keys, id) }) {
-				return false
-			}
-		}
-		return true
-	}
-	return false
-}
-
-func hashed(ids []int) distribution {
-	if len(ids) == 0 {
-		return distribution{kind: distSingle}
-	}
-	d := distribution{kind: distHash}
-	for _, id := range ids {
-		d.cols = append(d.cols, []int{id})
-	}
-	return d
 }
 
 // bailout carries an error out of the recursion of build, to plan.
@@ -301,7 +260,7 @@ func (p *planner) together(s *stream, need idSet, keys []int) {
 		p.gather(s, withKeys(need, keys))
 		return
 	}
-	if s.dist.serves(keys) {
+	if p.serves(s, keys) {
 		p.stateful(s, withKeys(need, keys))
 		return
 	}
@@ -322,7 +281,7 @@ func (p *planner) stateful(s *stream, need idSet) {
 	case !s.st.scan:
 	case p.live:
 		p.narrow(s, need)
-		p.move(s, plan.Exchange{Key: []int{}, Local: true})
+		p.stay(s)
 	default:
 		p.gather(s, need)
 	}

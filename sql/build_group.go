@@ -42,7 +42,11 @@ func (p *planner) grouped(r *rel, need idSet, final bool) *stream {
 	if !s.appendOnly {
 		bounds = nil
 	}
-	return p.phases(s, g, bounds, g.keys, nil)
+	by := g.keys
+	if want := p.by[r]; want != nil && !p.serves(s, by) {
+		by = want
+	}
+	return p.phases(s, g, bounds, by, nil)
 }
 
 // groupInput makes the keys and arguments columns: if they aren't, there is one projection to just them.
@@ -101,7 +105,7 @@ func (p *planner) agg(s *stream, a *aggregate) *plan.Agg {
 // phases appends the aggregate: in one phase where equal keys meet already, else in two, with an exchange by the columns
 // of by between them. shape sets what is particular to a phase.
 func (p *planner) phases(s *stream, g *groupPlan, bounds []bound, by []int, shape func(*plan.Aggregate)) *stream {
-	together := p.live && s.dist.serves(by) || !p.live && s.st == p.gate
+	together := p.live && p.serves(s, by) || !p.live && s.st == p.gate
 	combine := s.appendOnly || !p.live
 	keys := identity(len(g.keys))
 	switch {
@@ -120,9 +124,9 @@ func (p *planner) phases(s *stream, g *groupPlan, bounds []bound, by []int, shap
 				p.move(s, plan.Exchange{Key: []int{}, Gather: true})
 				s.dist = distribution{kind: distSingle}
 			}
-		case s.dist.serves(by):
+		case p.serves(s, by):
 			if s.st.scan {
-				p.move(s, plan.Exchange{Key: []int{}, Local: true})
+				p.stay(s)
 			}
 		default:
 			p.move(s, plan.Exchange{Key: s.positions(by)})
@@ -331,5 +335,8 @@ func (p *planner) expand(r *rel, need idSet) *stream {
 	s.pos[x.grouping] = len(schema) - 1
 	p.add(s, plan.Op{Kind: plan.OpExpand, Schema: schema, Expand: op})
 	s.keys = nil
+	if s.dist.kind == distHash { // a key is NULL where its set lacks it
+		s.dist = distribution{}
+	}
 	return s
 }

@@ -94,9 +94,23 @@ func (p *planner) join(r *rel, need idSet) *stream {
 		j.need[0], j.need[1] = j.need[1], j.need[0]
 		leftExpire, rightExpire = rightExpire, leftExpire
 	}
+	for i, side := range sides {
+		p.prefer(side, j.keys[i])
+	}
 	j.left, j.right = p.build(sides[0], j.need[0]), p.build(sides[1], j.need[1])
 	p.place(j, sides)
 	return p.joined(j, leftExpire, rightExpire)
+}
+
+// prefer asks a grouping under r to move its rows by the keys of a join above it, if it groups by all of them: they would
+// have to move again otherwise.
+func (p *planner) prefer(r *rel, keys []int) {
+	for r.kind == relFilter || r.kind == relExtend || r.kind == relEmit {
+		r = r.in[0]
+	}
+	if r.kind == relAggregate && len(keys) > 0 && setOf(r.agg.keys).hasAll(keys) {
+		p.by[r] = unique(keys)
+	}
 }
 
 // swapped tells whether a join without keys should have its sides the other way around, so that the small one is to the
@@ -163,7 +177,7 @@ func (p *planner) meet(j *joinPlan) {
 		order = [2]int{1, 0}
 	}
 	for _, i := range order {
-		by, ok := j.placed(sides[i], i)
+		by, ok := sides[i].placedAt(j.keys[i])
 		if !ok {
 			continue
 		}
@@ -173,7 +187,7 @@ func (p *planner) meet(j *joinPlan) {
 		for k, b := range by {
 			theirs[k] = j.keys[other][b]
 		}
-		if at, ok := j.placed(sides[other], other); ok && slices.Equal(at, by) {
+		if at, ok := sides[other].placedAt(j.keys[other]); ok && slices.Equal(at, by) {
 			p.stateful(sides[other], j.need[other])
 			return
 		}
@@ -187,22 +201,6 @@ func (p *planner) meet(j *joinPlan) {
 		p.move(s, plan.Exchange{Key: s.positions(j.keys[i])})
 		s.dist = hashed(j.keys[i])
 	}
-}
-
-// placed returns which keys, in order, a side's rows are hashed by already.
-func (j *joinPlan) placed(s *stream, side int) ([]int, bool) {
-	if s.dist.kind != distHash {
-		return nil, false
-	}
-	var by []int
-	for _, same := range s.dist.cols {
-		k := slices.IndexFunc(j.keys[side], func(id int) bool { return slices.Contains(same, id) })
-		if k < 0 {
-			return nil, false
-		}
-		by = append(by, k)
-	}
-	return by, true
 }
 
 // joined appends the join itself.

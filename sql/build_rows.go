@@ -50,6 +50,9 @@ func (p *planner) scan(r *rel, need idSet, where []*node) *stream {
 		}
 		s.keys = [][]int{ids}
 	}
+	if p.live && sc.kind == plan.ScanView && sc.object.Plan != nil {
+		s.dist = placedBy(sc.object.Plan.Placed, sc.cols)
+	}
 	return s
 }
 
@@ -121,6 +124,7 @@ func (p *planner) filter(r *rel, need idSet) *stream {
 	} else {
 		s = p.build(r.in[0], below)
 	}
+	s.equate(r.preds)
 	preds := make([]*node, len(r.preds))
 	for i, n := range r.preds {
 		preds[i] = s.node(n)
@@ -180,6 +184,9 @@ func (p *planner) extend(r *rel, need idSet) *stream {
 	for _, it := range r.items {
 		if !need[it.id] {
 			continue
+		}
+		if it.node.kind == plan.ExprCol {
+			s.dist = s.dist.with(it.node.col, it.id)
 		}
 		n := s.node(it.node)
 		if n.size > maxInline && len(s.virt) > 0 {
@@ -253,10 +260,8 @@ func (p *planner) union(r *rel, need idSet) *stream {
 		p.merge(out, s)
 		others = append(others, s.op)
 		out.appendOnly = out.appendOnly && s.appendOnly
-		if out.dist.kind != distSingle || s.dist.kind != distSingle {
-			out.dist = distribution{}
-		}
 	}
+	out.dist = p.unionPlaced(b, streams)
 	schema := record.Schema{}
 	pos := map[int]int{}
 	for i, w := range wanted {
@@ -292,25 +297,11 @@ func (p *planner) setOp(r *rel) *stream {
 	b := r.branches
 	streams := make([]*stream, 2)
 	for k, in := range r.in {
-		s := p.build(in, setOf(b.from[k]))
-		p.project(s, b.from[k], nil)
-		switch {
-		case !p.live:
-			p.gather(s, setOf(b.from[k]))
-			p.project(s, b.from[k], nil) // a column that is there twice went once
-		case s.dist.kind != distSingle || k == 1 && streams[0].dist.kind != distSingle:
-			p.move(s, plan.Exchange{Key: identity(len(b.cols))})
-			s.dist = hashed(b.from[k])
-		default:
-			p.stateful(s, setOf(b.from[k]))
-			p.project(s, b.from[k], nil)
-		}
-		streams[k] = s
+		streams[k] = p.build(in, setOf(b.from[k]))
+		p.project(streams[k], b.from[k], nil)
 	}
+	dist := p.rowsMeet(b, streams)
 	out, right := streams[0], streams[1]
-	if p.live && out.dist.kind == distSingle && right.dist.kind != distSingle {
-		p.move(out, plan.Exchange{Key: identity(len(b.cols))})
-	}
 	p.merge(out, right)
 	schema := record.Schema{}
 	for _, id := range b.cols {
@@ -322,9 +313,7 @@ func (p *planner) setOp(r *rel) *stream {
 	for i, id := range b.cols {
 		out.pos[id] = i
 	}
-	if out.dist = (distribution{kind: distSingle}); p.live {
-		out.dist = hashed(b.cols)
-	}
+	out.dist = dist
 	if !b.all {
 		out.keys = [][]int{b.cols}
 	}
@@ -475,7 +464,7 @@ func (p *planner) shared(r *rel, need idSet) *stream {
 		}
 		p.narrow(s, wanted)
 		if p.live {
-			p.move(s, plan.Exchange{Key: []int{}, Local: true})
+			p.stay(s)
 			def.source = s.st.reads[s.op]
 		} else {
 			p.gather(s, wanted)

@@ -194,6 +194,8 @@ func (x *explainer) stage(p *plan.Plan, i int) {
 		x.line(1, "gather: to the node that is asked")
 	case e.Broadcast:
 		x.line(1, "exchange: all rows to every partition")
+	case e.Local && len(e.Key) > 0:
+		x.line(1, "exchange: none, rows are by hash of %s already", names(last.Schema, e.Key))
 	case e.Local:
 		x.line(1, "exchange: none, the rows are where they are needed")
 	case len(e.Key) == 0:

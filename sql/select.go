@@ -24,7 +24,7 @@ func PlanSelect(s *Select, c Catalog) (*plan.Plan, error) {
 // planSelect plans a checked ad-hoc query.
 func (a *analyzer) planSelect(q *query) (*plan.Plan, error) {
 	a.prepare(q)
-	p := &planner{a: a, src: a.src}
+	p := &planner{a: a, src: a.src, by: map[*rel][]int{}}
 	ids, names := q.ids(), q.names()
 	need := setOf(ids)
 	need.addAll(orderIDs(q.sort))

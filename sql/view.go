@@ -31,12 +31,12 @@ func PlanView(v *CreateView, c Catalog) (p *plan.Plan, dependsOn []uint64, err e
 		}
 	}
 	a.prepare(q)
-	b := &planner{a: a, src: v.src, live: true}
+	b := &planner{a: a, src: v.src, live: true, by: map[*rel][]int{}}
 	err = b.run(func() {
 		st := b.build(q.rel, setOf(q.ids()))
 		b.result(st, q.ids(), q.names())
 		p = b.plan(st, q)
-		p.Key = a.keyOf(st, q)
+		p.Key, p.Placed = a.keyOf(st, q), st.placed(q)
 	})
 	return p, a.used, err
 }

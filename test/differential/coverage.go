@@ -57,6 +57,8 @@ func (c *coverage) plan(p *plan.Plan) {
 				c.ops["exchange: gather"]++
 			case x.Broadcast:
 				c.ops["exchange: broadcast"]++
+			case x.Local && len(x.Key) > 0:
+				c.ops["exchange: none, placed already"]++
 			case x.Local:
 				c.ops["exchange: local"]++
 			case len(x.Key) == 0:

@@ -8,7 +8,7 @@ import (
 // view draws a view over the relations that there are.
 func (g *gen) view(name string, steps int) (View, *relation) {
 	q, options := query{}, ""
-	kind := g.d.weighted(62, 12, 8, 6, 5, 7)
+	kind := g.d.weighted(54, 12, 8, 6, 5, 7, 8)
 	ok := false
 	switch kind {
 	case 1:
@@ -21,6 +21,8 @@ func (g *gen) view(name string, steps int) (View, *relation) {
 		q, ok = g.windowJoin()
 	case 5:
 		q, ok = g.scalarView()
+	case 6:
+		q, ok = g.placedView()
 	}
 	if !ok {
 		q = g.query(2)
