@@ -27,6 +27,8 @@ type Plan struct {
 	Key []int `json:"key,omitempty"`
 	// Placed says where a view's rows are; nil: nothing is known.
 	Placed *Placed `json:"placed,omitempty"`
+	// Times is the output columns of a view that tell event time.
+	Times []EventTime `json:"times,omitempty"`
 	// Notes is what the planner did to the query and why, for EXPLAIN.
 	Notes []string `json:"notes,omitempty"`
 }
@@ -36,6 +38,32 @@ type Plan struct {
 // rely on it, so the plan of a view or table that exists keeps it for good.
 type Placed struct {
 	Cols [][]int `json:"cols"`
+}
+
+// EventTime says what an output column (TimestampTZ) has to do with event time, so that windows, emit = 'final' and joins
+// over the view work as they do over the streams that it reads.
+type EventTime struct {
+	Col int `json:"col"`
+	// Lag, in microseconds: once the watermark of these streams is at or above the column plus Lag, no row in time changes rows
+	// with that value any more.
+	Lag int64 `json:"lag,omitempty"`
+	// Bounded promises that whatever row of the view still changes has the column plus Slack (microseconds) above the horizon.
+	Bounded bool  `json:"bounded,omitempty"`
+	Slack   int64 `json:"slack,omitempty"`
+	// Window is set for the bound of a window.
+	Window *WindowBound `json:"window,omitempty"`
+}
+
+// WindowBound says that a column is the bound of a window: Size, Slide and Offset are Hop's, 0 where they differ.
+type WindowBound struct {
+	End    bool  `json:"end,omitempty"` // else its start
+	Size   int64 `json:"size,omitempty"`
+	Slide  int64 `json:"slide,omitempty"`
+	Offset int64 `json:"offset,omitempty"`
+	// Twin is one more than the output column with the other bound; 0: there is none.
+	Twin int `json:"twin,omitempty"`
+	// Closes says that the start tells the end: windows of every kind but CUMULATE.
+	Closes bool `json:"closes,omitempty"`
 }
 
 // Stage is a chain or tree of operators that runs without moving rows between partitions.

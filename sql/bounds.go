@@ -20,7 +20,7 @@ func (a *analyzer) bounds(r *rel) []bound {
 	switch r.kind {
 	case relScan:
 		if r.scan.mark == 0 {
-			return nil
+			return viewBounds(r.scan)
 		}
 		b := bound{col: r.scan.event, drop: r}
 		if r.scan.drop {
@@ -59,10 +59,23 @@ func keepBounds(in []bound, ids []int) []bound {
 
 func (a *analyzer) windowBounds(r *rel) []bound {
 	w := r.win
-	if w.mark == 0 || w.kind == windowSession {
+	if w.kind == windowSession {
 		return nil
 	}
-	return []bound{{col: w.end}, {col: w.start, slack: w.size}, {col: w.time, slack: w.size}}
+	if w.mark != 0 {
+		return []bound{{col: w.end}, {col: w.start, slack: w.size}, {col: w.time, slack: w.size}}
+	}
+	for _, b := range a.bounds(r.in[0]) { // a window ends behind its rows' times
+		if b.col != w.time || b.drop != nil {
+			continue
+		}
+		slack := b.slack
+		if a.wholeWindows(w) {
+			slack = max(0, slack-a.cols.of(w.time).window.size)
+		}
+		return []bound{{col: w.end, slack: slack}, {col: w.start, slack: saturated(w.size, slack)}, b}
+	}
+	return nil
 }
 
 // joinBounds: a row of a join changes when a row of either side does, so a bound holds where both sides are bounded by

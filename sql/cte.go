@@ -200,10 +200,13 @@ func (a *analyzer) setOperation(s *Select, e *env) (*query, error) {
 		}
 		info := columnInfo{name: l.name, typ: t}
 		if w, v := a.cols.of(r.from[0][i]).window, a.cols.of(r.from[1][i]).window; w != nil && v != nil && w.end == v.end {
-			info.window = &windowColumn{end: w.end, size: w.size, onEvent: w.onEvent && v.onEvent}
+			info.window = &windowColumn{end: w.end, size: w.size}
 			if w.size != v.size {
 				info.window.size = 0
 			}
+		}
+		if l, m := a.cols.of(r.from[0][i]), a.cols.of(r.from[1][i]); l.timed && m.timed {
+			info.timed, info.lag = true, max(l.lag, m.lag)
 		}
 		id := a.cols.add(info)
 		r.cols = append(r.cols, id)

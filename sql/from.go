@@ -163,6 +163,7 @@ func (a *analyzer) lookup(f *fromItem, e *env) (*rel, []scopeColumn, error) {
 	case obj.Kind != ObjectStream:
 		s.kind = plan.ScanView
 		add(obj.Columns, false)
+		a.viewTimes(obj, s)
 	default:
 		add(obj.Columns, false)
 		add(hiddenColumns, true)
@@ -183,7 +184,7 @@ func (a *analyzer) streamTime(obj *Object, s *scanRel) {
 		if name == obj.Stream.WatermarkColumn {
 			s.event, s.mark = s.cols[i], a.newColumn(plan.ColWatermark, record.TimestampTZ)
 			info := a.cols.of(s.event)
-			info.event, info.mark = true, s.mark
+			info.event, info.mark, info.timed = true, s.mark, true
 		}
 	}
 }

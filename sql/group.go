@@ -251,7 +251,8 @@ func (q *selection) expand(agg *aggregateRel, rename map[int]int) {
 		items = append(items, item{copyOf, k.node})
 		out := q.a.newColumn(q.a.cols.of(k.id).name, k.node.typ)
 		if k.node.kind == plan.ExprCol {
-			q.a.cols.of(out).window = q.a.cols.of(k.node.col).window
+			of, info := q.a.cols.of(k.node.col), q.a.cols.of(out)
+			info.window, info.timed, info.lag = of.window, of.timed, of.lag
 		}
 		x.keys, x.out = append(x.keys, copyOf), append(x.out, out)
 		rename[k.id] = out

@@ -18,16 +18,21 @@ type columnInfo struct {
 	window *windowColumn
 	// event is set for a column whose stream declares its WATERMARK.
 	event bool
+	// timed is set for a column that is event time or comes from it: once the watermark is at or above it plus lag
+	// (microseconds), no row in time changes rows with that value any more.
+	timed bool
+	lag   int64
 	// mark is the column with the watermark that the rows of an event column are held against; 0: there is none.
 	mark int
 }
 
 // windowColumn marks a column that is the bound of a window, through subqueries too.
 type windowColumn struct {
-	end     bool  // window_end, else window_start
-	size    int64 // microseconds; 0: it differs (sessions, CUMULATE)
-	onEvent bool  // over a column with a watermark
-	twin    int   // the other bound; 0: unknown
+	end    bool  // window_end, else window_start
+	size   int64 // microseconds; 0: it differs (sessions, CUMULATE)
+	slide  int64 // microseconds; size where no two windows overlap; 0: it differs
+	offset int64 // microseconds
+	twin   int   // the other bound; 0: unknown
 	// closes says that the start tells the end: every kind of window but CUMULATE.
 	closes bool
 }

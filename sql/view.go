@@ -36,7 +36,7 @@ func PlanView(v *CreateView, c Catalog) (p *plan.Plan, dependsOn []uint64, err e
 		st := b.build(q.rel, setOf(q.ids()))
 		b.result(st, q.ids(), q.names())
 		p = b.plan(st, q)
-		p.Key, p.Placed = a.keyOf(st, q), st.placed(q)
+		p.Key, p.Placed, p.Times = a.keyOf(st, q), st.placed(q), a.timesOf(q)
 	})
 	return p, a.used, err
 }
@@ -47,31 +47,9 @@ func (a *analyzer) emitFinal(v *CreateView, q *query) error {
 	for in.kind == relExtend { // below the columns computed last
 		outer, in = &in.in[0], in.in[0]
 	}
-	var ends, starts []int
-	for _, id := range in.outs() {
-		if w := a.cols.of(id).window; w != nil && w.end {
-			ends = append(ends, id)
-		} else if w != nil {
-			starts = append(starts, id)
-		}
-	}
-	if len(ends) == 0 && len(starts) > 0 {
-		w := a.cols.of(starts[0]).window
-		if w.size == 0 {
-			return a.src.fail(v.emitAt, stateParameter, "group by window_start, window_end", "emit = 'final' needs the window's end")
-		}
-		end := a.cols.add(columnInfo{name: "window_end", typ: record.TimestampTZ, window: &windowColumn{end: true, size: w.size, onEvent: w.onEvent}})
-		size := constant(record.Value{Type: record.IntervalT, Interval: record.Interval{Micros: w.size}}, 0)
-		in = extendRel(in, item{end, callNode("add", record.TimestampTZ, 0, a.columnNode(starts[0], 0), size)})
-		ends = []int{end}
-	}
-	if len(ends) == 0 {
-		return a.src.fail(v.emitAt, stateParameter, "group by window_start, window_end FROM TUMBLE(...), or leave the option out", "emit = 'final' needs a query grouped by a window")
-	}
-	for _, id := range ends {
-		if !a.cols.of(id).window.onEvent {
-			return a.src.fail(v.emitAt, stateParameter, "declare the stream with WATERMARK FOR the time column of the window", "emit = 'final' needs a window over the stream's WATERMARK column")
-		}
+	ends, err := a.finalAt(v, &in)
+	if err != nil {
+		return err
 	}
 	ends = distinctEnds(in, ends)
 	if len(ends) > 1 { // a row of several windows is final when the last of them is over

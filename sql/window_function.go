@@ -152,14 +152,15 @@ func (a *analyzer) sessionKeys(w *windowRel, f *fromItem, s *scope) error {
 }
 
 func (a *analyzer) windowColumns(w *windowRel) {
-	base := windowColumn{onEvent: a.cols.of(w.time).event, closes: w.kind != windowCumulate}
+	base := windowColumn{closes: w.kind != windowCumulate}
 	if w.kind == windowTumble || w.kind == windowHop {
-		base.size = w.size
+		base.size, base.slide, base.offset = w.size, w.slide, w.offset
 	}
 	start, end := base, base
 	end.end = true
-	w.start = a.cols.add(columnInfo{name: "window_start", typ: record.TimestampTZ, window: &start})
-	w.end = a.cols.add(columnInfo{name: "window_end", typ: record.TimestampTZ, window: &end})
+	timed, lag := a.cols.of(w.time).timed, a.windowLag(w)
+	w.start = a.cols.add(columnInfo{name: "window_start", typ: record.TimestampTZ, window: &start, timed: timed && base.size > 0, lag: saturated(base.size, lag)})
+	w.end = a.cols.add(columnInfo{name: "window_end", typ: record.TimestampTZ, window: &end, timed: timed, lag: lag})
 	start.twin, end.twin = w.end, w.start
 }
 

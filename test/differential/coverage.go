@@ -49,6 +49,7 @@ func newCoverage() *coverage {
 
 // plan counts a plan's operators and functions.
 func (c *coverage) plan(p *plan.Plan) {
+	c.overViews(p)
 	for i := range p.Stages {
 		st := &p.Stages[i]
 		if x := st.Exchange; x != nil {
@@ -70,6 +71,25 @@ func (c *coverage) plan(p *plan.Plan) {
 		for j := range st.Ops {
 			c.op(&st.Ops[j])
 		}
+	}
+}
+
+// overViews counts what uses event time that comes through a view.
+func (c *coverage) overViews(p *plan.Plan) {
+	views, final, forgets := false, false, false
+	for i := range p.Stages {
+		for j := range p.Stages[i].Ops {
+			o := &p.Stages[i].Ops[j]
+			views = views || o.Scan != nil && o.Scan.Kind == plan.ScanView
+			final = final || o.EmitFinal != nil
+			forgets = forgets || o.Join != nil && (o.Join.LeftExpire != nil || o.Join.RightExpire != nil) || o.TopN != nil && o.TopN.Expire != nil
+		}
+	}
+	if views && final {
+		c.ops["emit_final: over a view"]++
+	}
+	if views && forgets {
+		c.ops["scan: rows over a view's windows forgotten"]++
 	}
 }
 

@@ -14,6 +14,7 @@ type query struct {
 	unique     []int
 	appendOnly bool
 	size       int // about how many rows
+	windows    *windows
 }
 
 // columnsOf is the columns under an alias.

@@ -8,7 +8,7 @@ import (
 // view draws a view over the relations that there are.
 func (g *gen) view(name string, steps int) (View, *relation) {
 	q, options := query{}, ""
-	kind := g.d.weighted(54, 12, 8, 6, 5, 7, 8)
+	kind := g.d.weighted(50, 12, 8, 6, 5, 7, 8, 5)
 	ok := false
 	switch kind {
 	case 1:
@@ -23,6 +23,8 @@ func (g *gen) view(name string, steps int) (View, *relation) {
 		q, ok = g.scalarView()
 	case 6:
 		q, ok = g.placedView()
+	case 7:
+		q, options, ok = g.windowsOfWindows()
 	}
 	if !ok {
 		q = g.query(2)
@@ -38,7 +40,7 @@ func (g *gen) view(name string, steps int) (View, *relation) {
 		v.uses = append(v.uses, u)
 	}
 	slices.Sort(v.uses)
-	r := &relation{name: name, view: true, unique: q.unique, created: v.After, size: max(q.size, 1)}
+	r := &relation{name: name, view: true, unique: q.unique, created: v.After, size: max(q.size, 1), windows: q.windows}
 	for i, c := range q.cols {
 		if c.inexact {
 			v.Inexact = append(v.Inexact, i)
@@ -60,7 +62,8 @@ func isStream(r *relation) bool { return !r.table && !r.view }
 func (g *gen) windowedView() (query, string, bool) {
 	r := g.relation(isStream)
 	kind := g.d.n(4)
-	s, ok := g.windowOver(r, kind)
+	size, slide, offset := pick(g.d, []int{10, 4, 7}), pick(g.d, []int{2, 5, 3}), pick(g.d, []int{0, 0, 1, 3})
+	s, ok := g.windowSized(r, kind, size, slide, offset)
 	if !ok {
 		return query{}, "", false
 	}
@@ -75,10 +78,49 @@ func (g *gen) windowedView() (query, string, bool) {
 	}
 	final := r.watermark && g.d.chance(45)
 	q := g.grouped(s, 0, must)
+	if r.watermark && kind < 2 {
+		q.windows = &windows{r.name, size, map[int]int{0: size, 1: min(slide, size)}[kind], offset, 0}
+	}
 	if !final {
 		return q, "", true
 	}
 	q.pg = fmt.Sprintf("SELECT * FROM (%s) AS q WHERE q.c1 <= (SELECT wm FROM _wm WHERE stream = '%s')", q.pg, r.name)
+	return q, " WITH (emit = 'final')", true
+}
+
+// windowsOfWindows groups a view of windows by other ones: their starts, or their ends, are the time.
+func (g *gen) windowsOfWindows() (query, string, bool) {
+	r := g.relation(func(r *relation) bool { return r.windows != nil })
+	if r == nil || r.windows == nil {
+		return query{}, "", false
+	}
+	in := r.windows
+	of := *r
+	atEnd := g.d.chance(40)
+	if atEnd { // the first timestamp is the time
+		of.columns = append([]field{r.columns[1], r.columns[0]}, r.columns[2:]...)
+		of.unique = nil
+	}
+	kind, size, slide, offset := g.d.n(3), pick(g.d, []int{20, 10, 7}), pick(g.d, []int{10, 5, 4}), pick(g.d, []int{in.offset, 0, 1})
+	slide = min(slide, size)
+	s, ok := g.windowSized(&of, kind, size, slide, offset)
+	if !ok {
+		return query{}, "", false
+	}
+	step := map[bool]int{true: size, false: slide}[kind == 0]
+	lag := in.lag
+	if whole := in.slide == in.size && step%in.size == 0 && (offset-in.offset)%in.size == 0; !atEnd && !whole {
+		lag += in.size
+	}
+	n := len(s.cols)
+	q := g.grouped(s, 0, []column{s.cols[n-2], s.cols[n-1]})
+	if kind < 2 {
+		q.windows = &windows{in.stream, size, step, offset, lag}
+	}
+	if !g.d.chance(60) {
+		return q, "", true
+	}
+	q.pg = fmt.Sprintf("SELECT * FROM (%s) AS q WHERE q.c1 + INTERVAL '%d seconds' <= (SELECT wm FROM _wm WHERE stream = '%s')", q.pg, lag, in.stream)
 	return q, " WITH (emit = 'final')", true
 }
 

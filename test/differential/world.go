@@ -26,6 +26,14 @@ type relation struct {
 	// view
 	appendOnly bool
 	created    int // the step after which it was made
+	windows    *windows
+}
+
+// windows says that the first two columns of a view are the bounds of windows over a stream's event time, in seconds: lag is
+// what the watermark must be above a window's end until it is over.
+type windows struct {
+	stream                   string
+	size, slide, offset, lag int
 }
 
 // field is a column of a relation.
