@@ -30,7 +30,7 @@ func (c *Coordinator) nodeReport() *internalv1.NodeReport {
 		Node: string(c.id.node), Incarnation: c.incarnation, AppliedIndex: c.State().Index, RaftIndex: c.raft.LastIndex(),
 		WallUs: uint64(time.Now().UnixMicro()), Appends: load.Appends, PendingAppends: load.PendingAppends,
 		PendingBytes: load.PendingBytes, CommitUs: uint64(load.CommitTime.Microseconds()), TicksBehind: load.TicksBehind,
-		RequestTick: c.request.Swap(false), Stopping: c.stopping.Load(), Detail: load.Detail,
+		RequestTick: c.request.Swap(false), Stopping: c.stopping.Load(), Waiting: load.Waiting, Detail: load.Detail,
 	}
 	for _, p := range load.Progress {
 		r.Progress = append(r.Progress, &internalv1.ReplicaProgress{
@@ -129,6 +129,7 @@ func (c *Coordinator) receiveTicks(stream grpc.BidiStreamingClient[internalv1.No
 		}
 		now := time.Now()
 		c.ticks.offer(tickMark{tick: ids.Tick(n.Tick), index: n.RaftIndex, term: n.Term}, now)
+		c.heardTick()
 		if reported.elapsed() >= c.cfg.Ticks.ReportActive {
 			signal(ticked)
 		}
@@ -146,6 +147,9 @@ func (c *Coordinator) sendReports(ctx context.Context, stream grpc.BidiStreaming
 		if err := stream.Send(r); err != nil {
 			return fault.FromGRPC(<-done) // the receiving side has the reason
 		}
+		if r.RequestTick || r.PendingAppends > 0 || r.Appends != last {
+			c.busyAt.Store(int64(time.Since(c.began)))
+		}
 		last = r.Appends
 		reported.note()
 		timer.Reset(cfg.ReportQuiet)
@@ -157,7 +161,7 @@ func (c *Coordinator) sendReports(ctx context.Context, stream grpc.BidiStreaming
 	for {
 		select {
 		case <-ticked:
-			if !c.worked(last) && reported.elapsed() < cfg.ReportQuiet*9/10 {
+			if reported.elapsed() < withTick(cfg.ReportQuiet) && !c.worked(last) {
 				continue
 			}
 		case <-c.report:
@@ -177,6 +181,10 @@ func (c *Coordinator) sendReports(ctx context.Context, stream grpc.BidiStreaming
 		}
 	}
 }
+
+// withTick is from which age on something that is due every so often is done with the next tick: a node that has woken for
+// one thing does the others as well, and sleeps on.
+func withTick(every time.Duration) time.Duration { return every * 9 / 10 }
 
 // worked tells whether there were appends since the last report's count, or some are under way.
 func (c *Coordinator) worked(last uint64) bool {

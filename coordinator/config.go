@@ -53,6 +53,9 @@ type RaftConfig struct {
 	Heartbeat time.Duration // a follower that heard nothing for so long stands for election; the leader sends ten in that time
 	Election  time.Duration // a candidate tries again after it
 	Lease     time.Duration // a leader that reached no majority for so long steps down; at most Heartbeat
+	// Slower is how many times less often the leader sends while ticks are at their Still pace: nothing competes for the
+	// processor then. Followers judge by Heartbeat all the same, so it is 1 to 4.
+	Slower int
 	// Commit is how long a follower may not know that the last entry is committed; the leader hurries it along where it matters.
 	Commit            time.Duration
 	SnapshotInterval  time.Duration // between checks whether a snapshot is due
@@ -65,7 +68,10 @@ type TickConfig struct {
 	Fast  time.Duration // while the cluster keeps up with what is appended
 	Full  time.Duration // while it is full; between the two as it fills
 	Quiet time.Duration // while nothing is appended
+	Still time.Duration // the same once that has lasted for StillAfter, and no node says that somebody waits for ticks
 	Hold  time.Duration // how long the pace stays up after the last append
+	// StillAfter is how long nothing was appended, asked for or changed before ticks go at the pace of Still.
+	StillAfter time.Duration
 	// Window is how far ahead of the clock ticks are reserved, and so how far a new leader's may jump ahead of it.
 	Window       time.Duration
 	FullPending  uint64        // bytes appended and not yet committed at which a node counts as full
@@ -110,13 +116,14 @@ func DefaultConfig() Config {
 		Dial: dialInsecure, Knock: knockTCP,
 		Raft: RaftConfig{
 			Heartbeat: 750 * time.Millisecond, Election: 750 * time.Millisecond, Lease: 750 * time.Millisecond,
+			Slower: 2,
 			Commit: 500 * time.Millisecond, SnapshotInterval: time.Minute, SnapshotThreshold: 2048, TrailingLogs: 1024,
 		},
 		Ticks: TickConfig{
 			Fast: 2 * time.Millisecond, Full: 20 * time.Millisecond, Quiet: 100 * time.Millisecond,
-			Hold: 50 * time.Millisecond, Window: 3 * time.Second,
+			Still: 240 * time.Millisecond, Hold: 50 * time.Millisecond, StillAfter: time.Second, Window: 3 * time.Second,
 			FullPending: 8 << 20, FullBehind: 32,
-			ReportActive: 10 * time.Millisecond, ReportQuiet: 200 * time.Millisecond,
+			ReportActive: 10 * time.Millisecond, ReportQuiet: 250 * time.Millisecond,
 		},
 		Detection: DetectionConfig{
 			SuspectAfter: 500 * time.Millisecond, ProbeInterval: 50 * time.Millisecond, ProbeTimeout: 500 * time.Millisecond,
@@ -154,9 +161,10 @@ func (c *Config) Validate() error {
 	r, t, d, m := c.Raft, c.Ticks, c.Detection, c.Moves
 	bad(r.Heartbeat < 50*time.Millisecond || r.Election < r.Heartbeat || r.Lease > r.Heartbeat || r.Lease < 50*time.Millisecond,
 		"raft: heartbeat %v, election %v, lease %v: 50ms <= lease <= heartbeat <= election", r.Heartbeat, r.Election, r.Lease)
+	bad(r.Slower < 1 || r.Slower > 4, "raft: an idle leader's heartbeats, %d times slower, aren't 1 to 4 times so", r.Slower)
 	bad(r.Commit < time.Millisecond || r.SnapshotInterval < time.Second, "raft: commit below 1ms or snapshot interval below 1s")
-	bad(t.Fast < 100*time.Microsecond || t.Full < t.Fast || t.Quiet < t.Full, "ticks: 100us <= fast <= full <= quiet")
-	bad(t.Window < 10*t.Quiet, "ticks: a window of %v is shorter than ten quiet ticks", t.Window)
+	bad(t.Fast < 100*time.Microsecond || t.Full < t.Fast || t.Quiet < t.Full || t.Still < t.Quiet, "ticks: 100us <= fast <= full <= quiet <= still")
+	bad(t.Window < 10*t.Still, "ticks: a window of %v is shorter than ten still ticks", t.Window)
 	bad(t.FullPending == 0 || t.FullBehind == 0 || t.ReportActive <= 0 || t.ReportQuiet <= 0, "ticks: a bound is 0")
 	bad(d.SuspectAfter < 2*t.ReportQuiet, "detection: suspect after %v, with reports every %v", d.SuspectAfter, t.ReportQuiet)
 	bad(d.ProbeInterval <= 0 || d.ProbeTimeout <= 0 || d.Refusals < 1, "detection: a probe's setting is 0")

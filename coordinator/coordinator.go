@@ -26,7 +26,7 @@ const (
 	retryMost     = time.Second
 	proposeLimit  = 10 * time.Second // of a command whose caller set no deadline
 	transferLimit = 2 * time.Second  // to hand leadership over as the node stops
-	leaveLimit    = 300 * time.Millisecond
+	leaveLimit    = 500 * time.Millisecond
 	readyTickAge  = time.Second
 )
 
@@ -37,6 +37,7 @@ type Load struct {
 	PendingBytes   uint64        // of these
 	CommitTime     time.Duration // recent time from append to commit
 	TicksBehind    uint32        // ticks received whose work isn't done
+	Waiting        bool          // somebody waits for ticks though nothing is appended
 	Progress       []Progress    // of the learners that this node feeds or is
 	Held           []Held        // replicas here that keep what their primary's log lacks
 	Detail         []byte        // the node's own, for Overview; up to 1 MiB
@@ -90,9 +91,11 @@ type Coordinator struct {
 	load     atomic.Pointer[func() Load]
 	stopping atomic.Bool
 	request  atomic.Bool                // a tick is asked for
+	busyAt   atomic.Int64               // when the leader was last told of work here or asked for a tick, in nanoseconds since began
 	report   chan struct{}              // of capacity 1: report now
 	leader   chan struct{}              // of capacity 1: the leader may have changed
 	doubt    chan struct{}              // of capacity 1: the stream to the leader broke
+	silence  atomic.Pointer[time.Timer] // of watchLeader: put off by each tick from the leader
 	followed atomic.Pointer[ids.NodeID] // the leader that this node was attached to last
 	gone     atomic.Pointer[goneLeader] // the last one that was found to be gone
 	refused  atomic.Pointer[string]
@@ -314,12 +317,14 @@ func (c *Coordinator) LastTick() (ids.Tick, time.Time) { return c.ticks.last() }
 
 // RequestTick asks for a tick soon: something waits for one. It costs next to nothing while ticks come fast.
 func (c *Coordinator) RequestTick() {
-	if c.ticks.fast(time.Now(), c.cfg.Ticks.Hold) || c.request.Swap(true) {
+	if l := c.lead.Load(); l != nil {
+		l.wanted()
 		return
 	}
-	if l := c.lead.Load(); l != nil {
-		c.request.Store(false)
-		l.wanted()
+	// While the leader holds the pace up because of what this node reported just now, the report that follows a tick says
+	// the rest.
+	now, hold := time.Now(), c.cfg.Ticks.Hold
+	if c.ticks.fast(now, hold) && now.Sub(c.began)-time.Duration(c.busyAt.Load()) < hold/2 || c.request.Swap(true) {
 		return
 	}
 	signal(c.report)
@@ -474,6 +479,7 @@ func (c *Coordinator) watchState(ctx context.Context) {
 			if l := c.lead.Load(); l != nil {
 				signal(l.hurry)
 				signal(l.kick)
+				l.wanted() // whoever changed it waits for a tick that comes with it
 			}
 			if _, m := findMember(st, string(c.id.node)); m != nil && m.State == removed {
 				c.fail(fault.New(fault.Conflict, "this node, %q (%s), was removed from the cluster; to join again, start it with an empty data folder",

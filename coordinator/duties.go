@@ -36,10 +36,16 @@ func (l *leadership) dutyLoop() {
 		case <-l.ctx.Done():
 			return
 		}
-		wait := l.c.cfg.Moves.Interval
-		if l.watchMembers(&probes) {
+		l.mu.Lock()
+		l.looked = time.Now()
+		still := l.oracle.still(l.looked)
+		l.mu.Unlock()
+		wait := l.c.cfg.Moves.Interval * 5 / 4 // ticks come before, and see to it
+		silent := l.watchMembers(&probes)
+		if silent {
 			wait = min(wait, l.c.cfg.Detection.ProbeInterval)
 		}
+		l.paceRaft(still && !silent)
 		for _, duty := range []func() error{l.memberStates, l.failOver, l.raftServers, l.movePartitions} {
 			if err := duty(); err != nil && l.ctx.Err() == nil {
 				l.c.log.Info("the leader will try again", "error", err)

@@ -14,11 +14,11 @@ var deliberateFaults = []mistakes.Mistake{
 	{Name: "a leader that hasn't applied everything", Caught: []string{"tick-order"}},
 	{Name: "a ceiling taken for durable when it is proposed", Caught: []string{"ceiling", "tick-twice"}},
 	{Name: "a leader that begins at its clock", Edits: mistakes.In(
-		"oracle.go", "	return &oracle{cfg: cfg, last: floor, ceiling: floor, issued: now}\n",
+		"oracle.go", "	return &oracle{cfg: cfg, last: floor, ceiling: floor, issued: now, holdTo: now}\n",
 		`	if mistake("a leader that begins at its clock") {
-		return &oracle{cfg: cfg, ceiling: floor, issued: now}
+		return &oracle{cfg: cfg, ceiling: floor, issued: now, holdTo: now}
 	}
-	return &oracle{cfg: cfg, last: floor, ceiling: floor, issued: now}
+	return &oracle{cfg: cfg, last: floor, ceiling: floor, issued: now, holdTo: now}
 `,
 	), Caught: []string{"tick-order"}},
 	{Name: "a tick above the ceiling", Edits: mistakes.In(

@@ -37,7 +37,7 @@ type peer struct {
 
 // Gossip's pace: relaxed, as nothing waits for it. A dead node is found within about 5 s.
 const (
-	gossipInterval = 200 * time.Millisecond // also what it takes to say goodbye
+	gossipInterval = 400 * time.Millisecond // also what it takes to say goodbye
 	gossipProbe    = time.Second
 	gossipSync     = 30 * time.Second
 	gossipForget   = 10 * time.Second // how long the dead are told that they are

@@ -23,6 +23,7 @@ type leadership struct {
 
 	kick  chan struct{} // of capacity 1: there may be something to do
 	beat  chan struct{} // of capacity 1: a tick may be due
+	room  chan struct{} // of capacity 1: the ceiling of ticks is to be raised
 	hurry chan struct{} // of capacity 1: followers should learn of the last commit now
 
 	mu      sync.Mutex
@@ -32,6 +33,7 @@ type leadership struct {
 	streams map[ids.NodeID]*attached
 	loads   map[ids.NodeID]nodeLoad
 	newest  tickMark
+	looked  time.Time // when the duties were last looked after
 	rates   copyRates
 
 	planner planner // used by the goroutine of duties only, but for moves
@@ -40,6 +42,7 @@ type leadership struct {
 // nodeLoad is what the pace follows, of one node.
 type nodeLoad struct {
 	at     time.Time
+	lively bool // somebody waits for ticks there
 	busy   float64
 	commit time.Duration
 	count  uint64 // appends
@@ -105,7 +108,7 @@ func (c *Coordinator) rule(ctx context.Context) {
 	newest, heard := c.ticks.last()
 	l := &leadership{
 		c: c, term: c.raft.CurrentTerm(), ctx: ctx,
-		kick: make(chan struct{}, 1), beat: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		kick: make(chan struct{}, 1), beat: make(chan struct{}, 1), room: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 		clock:   startClock(now, newest, heard),
 		oracle:  newOracle(c.cfg.Ticks, ids.Tick(c.State().TickCeiling), now),
 		tracker: newTracker(c.cfg.Detection, now, c.began),
@@ -128,6 +131,7 @@ func (c *Coordinator) rule(ctx context.Context) {
 	<-ctx.Done()
 	c.lead.Store(nil)
 	l.wg.Wait()
+	l.paceRaft(false)
 	c.log.Info("this node no longer leads the cluster", "term", l.term)
 }
 
@@ -312,18 +316,20 @@ func (l *leadership) take(id ids.NodeID, r *internalv1.NodeReport) {
 	}
 	before, known := l.loads[id]
 	l.loads[id] = nodeLoad{
-		at: now, busy: l.busy(r), commit: time.Duration(r.CommitUs) * time.Microsecond,
+		at: now, lively: r.Waiting, busy: l.busy(r), commit: time.Duration(r.CommitUs) * time.Microsecond,
 		count: r.Appends, skew: smoothSkew(before.skew, int64(r.WallUs)-l.clock.at(now), known),
 	}
 	if r.RequestTick || r.PendingAppends > 0 || known && r.Appends != before.count {
 		l.active(now)
 	}
+	var lively bool
 	var busy float64
 	var commit time.Duration
 	for _, n := range l.loads {
+		lively = lively || n.lively
 		busy, commit = max(busy, n.busy), max(commit, n.commit)
 	}
-	l.oracle.load(busy, commit)
+	l.oracle.load(lively, busy, commit)
 }
 
 func (l *leadership) busy(r *internalv1.NodeReport) float64 {
@@ -333,7 +339,7 @@ func (l *leadership) busy(r *internalv1.NodeReport) float64 {
 
 // active speeds the ticks up; l.mu is held.
 func (l *leadership) active(now time.Time) {
-	quiet := l.oracle.pace(now) == l.c.cfg.Ticks.Quiet
+	quiet := l.oracle.pace(now) >= l.c.cfg.Ticks.Quiet
 	l.oracle.activity(now)
 	if quiet {
 		signal(l.beat)

@@ -61,7 +61,7 @@ func TestWallIsTheMedianClock(t *testing.T) {
 func TestBusyAndPace(t *testing.T) {
 	cfg := DefaultConfig()
 	l := &leadership{
-		c: &Coordinator{cfg: cfg, id: identity{node: "a"}}, kick: make(chan struct{}, 1), beat: make(chan struct{}, 1),
+		c: &Coordinator{cfg: cfg, id: identity{node: "a"}}, kick: make(chan struct{}, 1), beat: make(chan struct{}, 1), room: make(chan struct{}, 1),
 		oracle: newOracle(cfg.Ticks, 0, time.Now()), tracker: newTracker(cfg.Detection, time.Now(), time.Now()), loads: map[ids.NodeID]nodeLoad{},
 	}
 	l.take("b", &internalv1.NodeReport{Node: "b", Appends: 5})

@@ -23,6 +23,7 @@ type oracle struct {
 	issued time.Time // when the last was issued
 	holdTo time.Time // the pace stays up until then
 	since  int       // ticks since the last activity
+	lively bool      // somebody waits for ticks though nothing is appended
 	busy   float64   // 0: the cluster keeps up; 1: it is full
 	commit time.Duration
 }
@@ -33,7 +34,7 @@ const settleTicks = 3
 
 // newOracle begins above floor, which no former leader has passed, at the fast pace: nodes wait for the new leader.
 func newOracle(cfg TickConfig, floor ids.Tick, now time.Time) *oracle {
-	return &oracle{cfg: cfg, last: floor, ceiling: floor, issued: now}
+	return &oracle{cfg: cfg, last: floor, ceiling: floor, issued: now, holdTo: now}
 }
 
 // activity notes that something was appended or waits for a tick.
@@ -42,14 +43,22 @@ func (o *oracle) activity(now time.Time) {
 	o.since = 0
 }
 
-// load sets how full the cluster is, and the recent time from append to commit: ticks that follow each other faster
+// load sets whether somebody waits for ticks, how full the cluster is, and the recent time from append to commit: ticks that follow each other faster
 // than groups are committed serve nobody.
-func (o *oracle) load(busy float64, commit time.Duration) {
-	o.busy, o.commit = min(max(busy, 0), 1), commit
+func (o *oracle) load(lively bool, busy float64, commit time.Duration) {
+	o.lively, o.busy, o.commit = lively, min(max(busy, 0), 1), commit
+}
+
+// still tells that nothing has happened for so long, and nobody waits for anything, that ticks need not hurry.
+func (o *oracle) still(now time.Time) bool {
+	return !o.lively && o.since >= settleTicks && now.Sub(o.holdTo) >= o.cfg.StillAfter
 }
 
 // pace is the time from one tick to the next.
 func (o *oracle) pace(now time.Time) time.Duration {
+	if o.still(now) {
+		return o.cfg.Still
+	}
 	if o.since >= settleTicks && !now.Before(o.holdTo) {
 		return o.cfg.Quiet
 	}

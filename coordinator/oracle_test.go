@@ -79,10 +79,17 @@ func TestOraclePace(t *testing.T) {
 	r := startOracle(t, 0, testWall)
 	r.run(time.Second) // past the start
 	at := r.now
+	r.run(2 * time.Second)
+	if n := r.since(at); n < 8 || n > 9 {
+		t.Errorf("still: %d ticks in two seconds, want 8", n)
+	}
+	at = r.now
+	r.o.load(true, 0, 0)
 	r.run(time.Second)
 	if n := r.since(at); n < 9 || n > 11 {
-		t.Errorf("quiet: %d ticks in a second, want 10", n)
+		t.Errorf("quiet, as somebody waits: %d ticks in a second, want 10", n)
 	}
+	r.o.load(false, 0, 0)
 	at = r.now
 	r.o.activity(r.now)
 	r.run(5 * time.Millisecond)
@@ -97,7 +104,7 @@ func TestOraclePace(t *testing.T) {
 		at := r.now
 		for range 100 {
 			r.o.activity(r.now)
-			r.o.load(busy, commit)
+			r.o.load(false, busy, commit)
 			r.run(10 * time.Millisecond)
 		}
 		return r.since(at)
@@ -120,7 +127,7 @@ func TestOracleSettles(t *testing.T) {
 	// Even when ticks are slow, enough of them follow the last append to close its tick.
 	r := startOracle(t, 0, testWall)
 	r.run(time.Second)
-	r.o.load(1, 0)
+	r.o.load(false, 1, 0)
 	at := r.now
 	r.o.activity(r.now)
 	r.run(75 * time.Millisecond)
@@ -203,7 +210,7 @@ func TestOracleRandom(t *testing.T) {
 		case 2:
 			r.o.activity(r.now)
 		case 3:
-			r.o.load(rnd.Float64()*2, time.Duration(rnd.IntN(50))*time.Millisecond)
+			r.o.load(rnd.IntN(2) == 0, rnd.Float64()*2, time.Duration(rnd.IntN(50))*time.Millisecond)
 		}
 		r.run(time.Duration(rnd.IntN(100)) * time.Millisecond)
 	}

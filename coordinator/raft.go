@@ -61,6 +61,23 @@ func standNow(r *raft.Raft, c *Config) error {
 	return nil
 }
 
+// paceRaft lets the leader's heartbeats come less often while nothing happens, or as usual. Raft takes their pace from the
+// timeout after which this node, were it a follower, would stand for election: so that is put back with leadership.
+func (l *leadership) paceRaft(idle bool) {
+	want := l.c.cfg.Raft.Heartbeat
+	if idle {
+		want *= time.Duration(l.c.cfg.Raft.Slower)
+	}
+	rc := l.c.raft.ReloadableConfig()
+	if rc.HeartbeatTimeout == want {
+		return
+	}
+	rc.HeartbeatTimeout, rc.ElectionTimeout = want, max(want, l.c.cfg.Raft.Election)
+	if err := l.c.raft.ReloadConfig(rc); err != nil {
+		l.c.log.Warn("changing the pace of Raft's heartbeats", "error", err)
+	}
+}
+
 // loneVoter tells whether id is the only voter of the configuration that Raft has on disk.
 func loneVoter(r *raft.Raft, id string) (bool, error) {
 	f := r.GetConfiguration()

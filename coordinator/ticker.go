@@ -30,11 +30,18 @@ func (l *leadership) tick(now time.Time) time.Time {
 	l.selfReport(now)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if now.Sub(l.looked) >= withTick(l.c.cfg.Moves.Interval) {
+		signal(l.kick)
+	}
 	due := l.oracle.due(now)
 	if now.Before(due) {
 		return due
 	}
-	t, ok := l.oracle.issue(now, l.wall(now))
+	wall := l.wall(now)
+	t, ok := l.oracle.issue(now, wall)
+	if _, need := l.oracle.reserve(wall); need {
+		signal(l.room)
+	}
 	if !ok {
 		return now.Add(exhaustedWait)
 	}
@@ -50,18 +57,20 @@ func (l *leadership) tick(now time.Time) time.Time {
 func (l *leadership) selfReport(now time.Time) {
 	id := l.c.id.node
 	l.mu.Lock()
-	last := l.loads[id].at
+	last, every := l.loads[id].at, l.c.cfg.Ticks.ReportActive
+	if l.oracle.pace(now) >= l.c.cfg.Ticks.Quiet { // who appends asks for a tick
+		every = withTick(l.c.cfg.Ticks.ReportQuiet)
+	}
 	l.mu.Unlock()
-	if now.Sub(last) < l.c.cfg.Ticks.ReportActive {
+	if now.Sub(last) < every {
 		return
 	}
 	l.take(id, l.c.nodeReport())
 }
 
-// How often the room below the ceiling is looked at: it lasts for more than a second, but for less while ticks are ahead
-// of the clock.
+// How often the room below the ceiling is looked at, besides with each tick; and when raising it has failed.
 const (
-	reserveEvery = 250 * time.Millisecond
+	reserveEvery = time.Second
 	reserveSoon  = 50 * time.Millisecond
 )
 
@@ -72,35 +81,34 @@ func (l *leadership) reserveLoop() {
 	for {
 		select {
 		case <-timer.C:
+		case <-l.room:
 		case <-l.ctx.Done():
 			return
 		}
 		now := time.Now()
 		l.mu.Lock()
-		wall := l.wall(now)
-		ceiling, need := l.oracle.reserve(wall)
-		next := reserveEvery
-		if need || uint64(l.oracle.last) > wall {
-			next = reserveSoon
-		}
+		ceiling, need := l.oracle.reserve(l.wall(now))
 		l.mu.Unlock()
-		if need {
-			l.reserve(ceiling)
+		next := reserveEvery
+		if need && !l.reserve(ceiling) {
+			next = reserveSoon
 		}
 		timer.Reset(next)
 	}
 }
 
-func (l *leadership) reserve(ceiling ids.Tick) {
+// reserve makes a ceiling durable, if it can.
+func (l *leadership) reserve(ceiling ids.Tick) bool {
 	cmd := &internalv1.Command{Op: &internalv1.Command_ReserveTicks{ReserveTicks: &internalv1.ReserveTicks{Ceiling: uint64(ceiling)}}}
 	if _, err := l.propose(l.ctx, cmd); err != nil {
 		if l.ctx.Err() == nil {
 			l.c.log.Info("reserving ticks failed; trying again", "error", err)
 		}
-		return
+		return false
 	}
 	l.mu.Lock()
 	l.oracle.reserved(ceiling)
 	l.mu.Unlock()
 	signal(l.beat)
+	return true
 }

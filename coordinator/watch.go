@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	watchEvery = 200 * time.Millisecond // while the leader shows life
+	watchEvery = 200 * time.Millisecond // while no other node is known to lead
 	watchClose = 10 * time.Millisecond  // while it doesn't
 	// standStep keeps voters from standing at the same moment, which would split the vote. A voter that still believes in
 	// the leader refuses its vote; the first ones to stand thereby free the later.
@@ -40,6 +40,7 @@ func (c *Coordinator) watchLeader(ctx context.Context) {
 	defer c.raft.DeregisterObserver(o)
 	timer := time.NewTimer(watchEvery)
 	defer timer.Stop()
+	c.silence.Store(timer)
 	for {
 		select {
 		case <-ch:
@@ -55,6 +56,13 @@ func (c *Coordinator) watchLeader(ctx context.Context) {
 	}
 }
 
+// heardTick puts the next look at the leader off: while ticks come there is nothing to see.
+func (c *Coordinator) heardTick() {
+	if t := c.silence.Load(); t != nil {
+		t.Reset(c.cfg.Raft.Heartbeat / 2)
+	}
+}
+
 // watchSilence returns when to look again.
 func (c *Coordinator) watchSilence(now time.Time) time.Duration {
 	leader, ok := c.leaderID()
@@ -63,7 +71,7 @@ func (c *Coordinator) watchSilence(now time.Time) time.Duration {
 	}
 	limit := c.cfg.Raft.Heartbeat
 	if _, at := c.ticks.last(); now.Sub(at) < limit/2 {
-		return watchEvery
+		return max(limit/2-now.Sub(at), watchClose)
 	}
 	contact := c.raft.LastContact()
 	rank, voter := c.rank(leader)

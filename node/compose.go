@@ -190,6 +190,7 @@ func (n *Node) load() coordinator.Load {
 	l := n.host.Load()
 	out := coordinator.Load{
 		Appends: l.Appends, PendingAppends: uint64(max(l.PendingAppends, 0)), PendingBytes: uint64(max(l.PendingBytes, 0)), CommitTime: l.CommitTime,
+		Waiting: n.readers.now.Load() > 0 || n.changed.waiting.Load() > 0,
 	}
 	type replica struct {
 		p    ids.PartitionID

@@ -30,6 +30,7 @@ func (s *Store) pebbleOptions(o Options) (*pebble.Options, error) {
 		L0StopWritesThreshold: 1 << 20,
 		EventListener:         s.listener(logger),
 	}
+	po.Experimental.CompactionScheduler = newCompactions()
 	if s.kind == kindLog {
 		logOptions(po)
 	} else {

@@ -25,8 +25,14 @@ type shipSession struct {
 	copies  []*outLane // that wait for a copy
 	unacked int64      // bytes
 	noticed time.Time
-	every   time.Duration // between notices, when making them takes long
+	every   time.Duration              // between notices, when making them takes long
+	ends    map[ids.PartitionID]uint64 // of logs, as of the last notice
+	calm    int                        // notices in a row that had nothing new but ticks
 }
+
+// mostCalm bounds how much longer the time between notices becomes while they have nothing new but ticks: twice as long
+// with each. Whoever takes over has less to look through then, not more.
+const mostCalm = 2
 
 // Phases of an outLane.
 const (
@@ -104,6 +110,9 @@ func (o *shipSession) attend(now time.Time) error {
 	l.mu.Unlock()
 	if wanted != nil {
 		o.renew(wanted)
+	}
+	if wanted != nil || len(news) > 0 || len(inbox) > 0 {
+		o.calm = 0
 	}
 	for k := range news {
 		if out := o.outs[k]; out != nil {
@@ -403,21 +412,24 @@ func fillChunk(b *storage.Batch, r storage.Reader, lo, hi []byte, most int) (cur
 
 // noticeDue is when the next notice is to be sent.
 func (o *shipSession) noticeDue() time.Time {
-	return o.noticed.Add(max(o.s.cfg.NoticeInterval, o.every))
+	return o.noticed.Add(max(o.s.cfg.NoticeInterval<<min(o.calm, mostCalm), o.every))
 }
 
 // notice tells the replica what is closed, and which state hasn't changed.
 func (o *shipSession) notice(now time.Time) error {
 	n := &internalv1.ShipNotice{}
-	seen := map[ids.PartitionID]bool{}
+	ends := map[ids.PartitionID]uint64{}
+	o.calm++
 	views := map[laneKey]*internalv1.ShipCovered{} // of any partition
 	for k, out := range o.outs {
 		if out.phase == outIdle {
 			o.ask(out)
 		}
-		if !seen[k.p] {
-			seen[k.p] = true
+		if _, ok := ends[k.p]; !ok {
 			tick, end := o.s.rt.board.endHere(k.p, out.epoch)
+			if ends[k.p] = end; o.ends[k.p] != end {
+				o.calm = 0
+			}
 			n.Closed = append(n.Closed, &internalv1.ShipClosed{Partition: uint32(k.p), Tick: uint64(tick), End: end})
 		}
 		any := laneKey{view: k.view, stage: k.stage}
@@ -429,13 +441,14 @@ func (o *shipSession) notice(now time.Time) error {
 		}
 		switch tick, ok := out.covered(); {
 		case !ok:
+			o.calm = 0
 			c.Behind = append(c.Behind, uint32(k.p))
 		case c.Tick == 0 || uint64(tick) < c.Tick:
 			c.Tick = uint64(tick)
 		}
 	}
 	err := o.stream.Send(&internalv1.ShipRequest{Notice: n})
-	o.noticed = time.Now()
+	o.ends, o.noticed = ends, time.Now()
 	o.every = 20 * o.noticed.Sub(now)
 	return err
 }

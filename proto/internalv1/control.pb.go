@@ -1701,6 +1701,7 @@ type NodeReport struct {
 	Incarnation    string                 `protobuf:"bytes,13,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                    // random for each process
 	RaftIndex      uint64                 `protobuf:"varint,14,opt,name=raft_index,json=raftIndex,proto3" json:"raft_index,omitempty"`      // last index in the node's Raft log
 	Held           []*HeldReplica         `protobuf:"bytes,15,rep,name=held,proto3" json:"held,omitempty"`
+	Waiting        bool                   `protobuf:"varint,16,opt,name=waiting,proto3" json:"waiting,omitempty"` // somebody waits for ticks here, though nothing is appended
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1838,6 +1839,13 @@ func (x *NodeReport) GetHeld() []*HeldReplica {
 		return x.Held
 	}
 	return nil
+}
+
+func (x *NodeReport) GetWaiting() bool {
+	if x != nil {
+		return x.Waiting
+	}
+	return false
 }
 
 type ReplicaProgress struct {
@@ -2995,7 +3003,7 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\acommand\x18\x01 \x01(\v2\x1d.millrace.internal.v1.CommandR\acommand\x12\x18\n" +
 	"\aforward\x18\x02 \x01(\bR\aforward\"N\n" +
 	"\x0fProposeResponse\x12;\n" +
-	"\x06result\x18\x01 \x01(\v2#.millrace.internal.v1.CommandResultR\x06result\"\x98\x04\n" +
+	"\x06result\x18\x01 \x01(\v2#.millrace.internal.v1.CommandResultR\x06result\"\xb2\x04\n" +
 	"\n" +
 	"NodeReport\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12#\n" +
@@ -3014,7 +3022,8 @@ const file_millrace_internal_v1_control_proto_rawDesc = "" +
 	"\vincarnation\x18\r \x01(\tR\vincarnation\x12\x1d\n" +
 	"\n" +
 	"raft_index\x18\x0e \x01(\x04R\traftIndex\x125\n" +
-	"\x04held\x18\x0f \x03(\v2!.millrace.internal.v1.HeldReplicaR\x04held\"\xfc\x01\n" +
+	"\x04held\x18\x0f \x03(\v2!.millrace.internal.v1.HeldReplicaR\x04held\x12\x18\n" +
+	"\awaiting\x18\x10 \x01(\bR\awaiting\"\xfc\x01\n" +
 	"\x0fReplicaProgress\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x1d\n" +
