@@ -1,9 +1,7 @@
 package dataflow
 
 import (
-	"bytes"
 	"regexp"
-	"regexp/syntax"
 	"strings"
 
 	"github.com/millrace/millrace/internal/fault"
@@ -25,13 +23,11 @@ var regexpImpls = map[string]impl{
 				if c.null(i) {
 					continue
 				}
-				re, _, err := m.of(bytesArg(c, 1, i), string(bytesArg(c, 2, i)))
-				if err != nil {
+				if _, _, err := m.of(bytesArg(c, 1, i), string(bytesArg(c, 2, i))); err != nil {
 					c.fail(i, err)
 					continue
 				}
-				s := bytesArg(c, 0, i)
-				c.out.Bools[i] = !m.out(s) && re.Match(s)
+				c.out.Bools[i] = m.matches(bytesArg(c, 0, i))
 			}
 		}
 	}},
@@ -54,16 +50,11 @@ var regexpImpls = map[string]impl{
 	"regexp_substr(text, text)": {make: func() kernel {
 		var m regexpMemo
 		return eachBytes(func(c *call, dst []byte, i int) ([]byte, error) {
-			re, _, err := m.of(bytesArg(c, 1, i), "")
-			if err != nil {
+			if _, _, err := m.of(bytesArg(c, 1, i), ""); err != nil {
 				return dst, err
 			}
 			s := bytesArg(c, 0, i)
-			if m.out(s) {
-				c.setNull(i)
-				return dst, nil
-			}
-			at := re.FindIndex(s)
+			at := m.first(s)
 			if at == nil {
 				c.setNull(i)
 				return dst, nil
@@ -77,16 +68,11 @@ var regexpImpls = map[string]impl{
 		var m regexpMemo
 		elems := record.NewColumn(record.Text, 0)
 		return eachBytes(func(c *call, dst []byte, i int) ([]byte, error) {
-			re, _, err := m.of(bytesArg(c, 1, i), "")
-			if err != nil {
+			if _, _, err := m.of(bytesArg(c, 1, i), ""); err != nil {
 				return dst, err
 			}
 			s := bytesArg(c, 0, i)
-			if m.out(s) {
-				c.setNull(i)
-				return dst, nil
-			}
-			at := re.FindSubmatchIndex(s)
+			at := m.first(s)
 			if at == nil {
 				c.setNull(i)
 				return dst, nil
@@ -135,7 +121,7 @@ func bytesArg(c *call, k, i int) []byte { return c.args[k].col.At(i & c.args[k].
 type regexpMemo struct {
 	pattern, flags string
 	re             *regexp.Regexp
-	need           []byte // that is in every text that matches; nil: nothing is known to be
+	find           finder
 	all            bool
 	err            error
 	known          bool
@@ -146,7 +132,7 @@ func (m *regexpMemo) of(pattern []byte, flags string) (*regexp.Regexp, bool, err
 	if m.known && m.pattern == string(pattern) && m.flags == flags {
 		return m.re, m.all, m.err
 	}
-	m.pattern, m.flags, m.known, m.all, m.err, m.need = string(pattern), flags, true, false, nil, nil
+	m.pattern, m.flags, m.known, m.all, m.err, m.find = string(pattern), flags, true, false, nil, finder{}
 	var b strings.Builder
 	b.WriteString("s") // as in PostgreSQL, . matches a newline
 	for _, f := range flags {
@@ -166,32 +152,33 @@ func (m *regexpMemo) of(pattern []byte, flags string) (*regexp.Regexp, bool, err
 	whole := "(?" + b.String() + ")" + m.pattern
 	if m.re, m.err = regexp.Compile(whole); m.err != nil {
 		m.err = fault.SQL(fault.Invalid, "2201B", "invalid regular expression: %v", m.err)
-	} else if tree, err := syntax.Parse(whole, syntax.Perl); err == nil {
-		m.need = []byte(required(tree))
+	} else {
+		m.find = newFinder(m.re, whole)
 	}
 	return m.re, m.all, m.err
 }
 
-// out tells without matching that nothing in s can match: to look for a part that every match has takes a fraction of the time.
-func (m *regexpMemo) out(s []byte) bool { return len(m.need) > 0 && !bytes.Contains(s, m.need) }
+// matches tells whether anything in s matches the expression that of has returned.
+func (m *regexpMemo) matches(s []byte) bool {
+	re, from := m.find.look(s)
+	return re != nil && re.Match(s[from:])
+}
 
-// required returns the longest text that is known to be in every match.
-func required(re *syntax.Regexp) string {
-	switch {
-	case re.Op == syntax.OpLiteral && re.Flags&syntax.FoldCase == 0:
-		return string(re.Rune)
-	case re.Op == syntax.OpCapture, re.Op == syntax.OpPlus, re.Op == syntax.OpRepeat && re.Min > 0:
-		return required(re.Sub[0])
-	case re.Op == syntax.OpConcat:
-		longest := ""
-		for _, sub := range re.Sub {
-			if s := required(sub); len(s) > len(longest) {
-				longest = s
+// first returns the first match in s of the expression that of has returned, and its groups, as Regexp.FindSubmatchIndex.
+func (m *regexpMemo) first(s []byte) []int {
+	re, from := m.find.look(s)
+	if re == nil {
+		return nil
+	}
+	at := re.FindSubmatchIndex(s[from:])
+	if from > 0 {
+		for i := range at {
+			if at[i] >= 0 {
+				at[i] += from
 			}
 		}
-		return longest
 	}
-	return ""
+	return at
 }
 
 func regexpTest(flags string) impl {
@@ -202,13 +189,11 @@ func regexpTest(flags string) impl {
 				if c.null(i) {
 					continue
 				}
-				re, _, err := m.of(bytesArg(c, 1, i), flags)
-				if err != nil {
+				if _, _, err := m.of(bytesArg(c, 1, i), flags); err != nil {
 					c.fail(i, err)
 					continue
 				}
-				s := bytesArg(c, 0, i)
-				c.out.Bools[i] = !m.out(s) && re.Match(s)
+				c.out.Bools[i] = m.matches(bytesArg(c, 0, i))
 			}
 		}
 	}}
