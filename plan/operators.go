@@ -126,6 +126,9 @@ type TemporalJoin struct {
 	LeftTime  int     `json:"left_time"`        // input column, or -1
 	RightTime int     `json:"right_time"`       // input column, or -1
 	Expire    *Expire `json:"expire,omitempty"` // of the right input
+	// Appended says that a view of its rows is stored as one whose rows only come, which they do. Plans of older builds lack it,
+	// and their views are stored otherwise.
+	Appended bool `json:"appended,omitempty"`
 }
 
 // SetOp computes INTERSECT or EXCEPT over whole rows; NULLs are equal. It runs where equal rows meet.

@@ -360,7 +360,7 @@ func (p *planner) temporal(r *rel, need idSet) *stream {
 		p.narrow(s, j.need[i])
 	}
 	l, m := j.left, j.right
-	op := &plan.TemporalJoin{LeftKeys: l.positions(j.keys[0]), RightKeys: m.positions(j.keys[1]), Outer: t.outer, LeftTime: -1, RightTime: -1}
+	op := &plan.TemporalJoin{LeftKeys: l.positions(j.keys[0]), RightKeys: m.positions(j.keys[1]), Outer: t.outer, LeftTime: -1, RightTime: -1, Appended: true}
 	if t.byTime {
 		op.LeftTime, op.RightTime = l.pos[t.leftTime], m.pos[t.rightTime]
 	}

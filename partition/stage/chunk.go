@@ -251,9 +251,10 @@ func (c *chunk) finish(part bool, through ids.Tick) error {
 			sc.in.Reset()
 		default:
 			in := sc.in
-			sc.in = record.NewDelta(sc.dec.Schema(), in.N)
+			sc.in = s.newDelta(sc.dec.Schema(), in)
 			if s.want[s.p] {
 				st.parts = onePart(s.p, in)
+				st.parts[0].from = s
 			}
 		}
 	case sc.in.N > 0 || c.pushed:

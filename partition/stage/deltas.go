@@ -17,6 +17,7 @@ import (
 type tickDelta struct {
 	tick ids.Tick
 	raw  []byte        // nil: see rows
+	more [][]byte      // what comes behind raw, where the rows are encoded in pieces
 	rows *record.Delta // nil: see raw
 }
 
@@ -25,7 +26,43 @@ func (d *tickDelta) decoded(s record.Schema) (*record.Delta, error) {
 	if d.rows != nil {
 		return d.rows, nil
 	}
-	return record.UnmarshalDelta(d.raw, s)
+	first, err := record.UnmarshalDelta(d.raw, s)
+	if err != nil || len(d.more) == 0 {
+		return first, err
+	}
+	all := withWeights(first)
+	for _, raw := range d.more {
+		next, err := record.UnmarshalDelta(raw, s)
+		if err != nil {
+			return nil, err
+		}
+		appendDelta(all, next)
+	}
+	return all, nil
+}
+
+// withWeights returns a delta in memory of its own, with weights.
+func withWeights(d *record.Delta) *record.Delta {
+	out := copyDelta(d)
+	if out.Weights == nil {
+		out.Weights = slices.Repeat([]int64{1}, d.N)
+	}
+	return out
+}
+
+// appendDelta appends the rows of d to dst, which has weights.
+func appendDelta(dst, d *record.Delta) {
+	for i := range dst.Cols {
+		dst.Cols[i].AppendAll(&d.Cols[i])
+	}
+	dst.N += d.N
+	if d.Weights != nil {
+		dst.Weights = append(dst.Weights, d.Weights...)
+		return
+	}
+	for range d.N {
+		dst.Weights = append(dst.Weights, 1)
+	}
 }
 
 // size is about what the delta takes in memory, in bytes.
@@ -33,7 +70,11 @@ func (d *tickDelta) size() int {
 	if d.rows != nil {
 		return int(deltaBytes(d.rows)) + recentOverhead
 	}
-	return len(d.raw) + recentOverhead
+	n := len(d.raw) + recentOverhead
+	for _, raw := range d.more {
+		n += len(raw) + recentOverhead
+	}
+	return n
 }
 
 // deltaLog keeps a target's output deltas for as long as the retention says: the newest in memory, all of them in the
@@ -72,8 +113,11 @@ func (l *deltaLog) add(tick ids.Tick, d *record.Delta) {
 	l.keep(tickDelta{tick: tick, raw: record.MarshalDelta(nil, d)})
 }
 
-// addRaw keeps the delta of tick, the highest so far, which is encoded already.
-func (l *deltaLog) addRaw(tick ids.Tick, raw []byte) { l.keep(tickDelta{tick: tick, raw: raw}) }
+// addRaw keeps the delta of tick, the highest so far, which is encoded already, in one or more pieces. Its rows are stored as
+// such: see rows.
+func (l *deltaLog) addRaw(tick ids.Tick, raw [][]byte) {
+	l.keep(tickDelta{tick: tick, raw: raw[0], more: raw[1:]})
+}
 
 // addRows keeps the delta of tick as it is, for those who read it here; it is encoded when it is stored.
 func (l *deltaLog) addRows(tick ids.Tick, d *record.Delta) {
@@ -354,14 +398,9 @@ func (l *deltaLog) readRows(r storage.Reader, after, below ids.Tick, take func(t
 				_ = it.Close()
 				return false, err
 			}
-			d = tickDelta{tick: tick, rows: copyDelta(first)}
-			if d.rows.Weights == nil {
-				d.rows.Weights = slices.Repeat([]int64{1}, first.N)
-			}
+			d = tickDelta{tick: tick, rows: withWeights(first)}
 		}
-		for i := range block.N {
-			d.rows.AppendRow(block, i, block.Weight(i))
-		}
+		appendDelta(d.rows, block)
 	}
 	if d.tick != 0 && !take(d) {
 		return false, it.Close()

@@ -345,7 +345,7 @@ func (r *nexmarkRun) tick(from, to uint64, tick ids.Tick) {
 			}
 			if out.N > 0 {
 				if t.plan.last {
-					var raw []byte
+					var raw [][]byte
 					if raw, err = t.rows.apply(tick, out); raw != nil {
 						t.deltas.addRaw(tick, raw)
 					} else {

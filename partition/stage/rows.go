@@ -81,17 +81,43 @@ func appendOnly(p *plan.Plan) bool {
 func appendOnlyStages(p *plan.Plan) []bool {
 	out := make([]bool, len(p.Stages))
 	for i := range p.Stages {
-		out[i] = true
+		ops := p.Stages[i].Ops
+		appends := make([]bool, len(ops))
+		for k := range ops {
+			op := &ops[k]
+			inputs := op.Inputs
+			switch {
+			case op.Kind == plan.OpInput:
+				appends[k] = op.Input != nil && op.Input.Stage >= 0 && op.Input.Stage < i && out[op.Input.Stage]
+			case appendedJoin(op):
+				appends[k], inputs = true, inputs[:1] // whatever happens on the right: no row is taken back
+			default:
+				appends[k] = onlyAppends(op)
+			}
+			for _, in := range inputs {
+				appends[k] = appends[k] && in >= 0 && in < k && appends[in]
+			}
+		}
+		out[i] = len(ops) > 0 && appends[len(ops)-1]
+	}
+	return out
+}
+
+// appendedJoin tells whether an operator is a temporal join whose rows are stored as such that only come.
+func appendedJoin(op *plan.Op) bool {
+	return op.Kind == plan.OpTemporalJoin && op.TemporalJoin != nil && op.TemporalJoin.Appended && len(op.Inputs) == 2
+}
+
+// hasAppendedJoin tells whether the plan has such a join anywhere.
+func hasAppendedJoin(p *plan.Plan) bool {
+	for i := range p.Stages {
 		for k := range p.Stages[i].Ops {
-			op := &p.Stages[i].Ops[k]
-			if op.Kind == plan.OpInput {
-				out[i] = out[i] && op.Input != nil && op.Input.Stage >= 0 && op.Input.Stage < i && out[op.Input.Stage]
-			} else {
-				out[i] = out[i] && onlyAppends(op)
+			if appendedJoin(&p.Stages[i].Ops[k]) {
+				return true
 			}
 		}
 	}
-	return out
+	return false
 }
 
 // onlyAppends tells whether an operator that reads rows which never disappear writes such.
@@ -254,8 +280,8 @@ func newRowStore(store Store, prefix []byte, codec *rowCodec) *rowStore {
 	return &rowStore{codec: codec, table: newStateTable(store, prefix)}
 }
 
-// apply adds a stage's output delta of a tick. It returns the delta encoded, if it came by that.
-func (r *rowStore) apply(tick ids.Tick, d *record.Delta) (raw []byte, err error) {
+// apply adds a stage's output delta of a tick. It returns the delta encoded, in one or more pieces, if it came by that.
+func (r *rowStore) apply(tick ids.Tick, d *record.Delta) (raw [][]byte, err error) {
 	if d.N == 0 {
 		return nil, nil
 	}
@@ -346,7 +372,7 @@ func (r *rowStore) applyWeighted(d *record.Delta) error {
 	return nil
 }
 
-func (r *rowStore) append(tick ids.Tick, d *record.Delta) ([]byte, error) {
+func (r *rowStore) append(tick ids.Tick, d *record.Delta) ([][]byte, error) {
 	if err := r.countAppended(d); err != nil {
 		return nil, err
 	}
@@ -355,15 +381,16 @@ func (r *rowStore) append(tick ids.Tick, d *record.Delta) ([]byte, error) {
 	if d.N <= maxBlockRows && size <= maxBlockBytes {
 		raw := record.MarshalDelta(nil, d)
 		r.addBlock(tick, 0, raw)
-		return raw, nil
+		return [][]byte{raw}, nil
 	}
 	per := min(maxBlockRows, max(1, int(int64(d.N)*maxBlockBytes/size)))
-	number := uint64(0)
-	for rows := range slices.Chunk(rowsUpTo(d.N), per) {
-		r.addBlock(tick, number, record.MarshalDelta(nil, gather(d, rows)))
-		number++
+	pieces := make([][]byte, 0, d.N/per+1)
+	for lo := 0; lo < d.N; lo += per {
+		raw := record.MarshalDelta(nil, rowsFrom(d, lo, min(lo+per, d.N)))
+		r.addBlock(tick, uint64(len(pieces)), raw)
+		pieces = append(pieces, raw)
 	}
-	return nil, nil
+	return pieces, nil
 }
 
 // appendHistory adds rows of the view's history, which are all of one tick.
@@ -445,6 +472,38 @@ func rowBytes(d *record.Delta) (n int64) {
 		}
 	}
 	return n
+}
+
+// rowsFrom returns rows [lo, hi) of d, which may use its memory.
+func rowsFrom(d *record.Delta, lo, hi int) *record.Delta {
+	out := &record.Delta{N: hi - lo, Cols: make([]record.Column, len(d.Cols))}
+	if d.Weights != nil {
+		out.Weights = d.Weights[lo:hi]
+	}
+	for i := range d.Cols {
+		c := &d.Cols[i]
+		if c.Validity != nil && lo&7 != 0 { // the bitmap can't be cut there
+			return gather(d, rowsUpTo(hi)[lo:])
+		}
+		part := record.Column{Type: c.Type, N: hi - lo}
+		if c.Validity != nil {
+			part.Validity = c.Validity[lo>>3 : (hi+7)>>3]
+		}
+		switch c.Type.Layout() {
+		case record.LayoutBools:
+			part.Bools = c.Bools[lo:hi]
+		case record.LayoutInts:
+			part.Ints = c.Ints[lo:hi]
+		case record.LayoutFloats:
+			part.Floats = c.Floats[lo:hi]
+		case record.LayoutIntervals:
+			part.Intervals = c.Intervals[lo:hi]
+		case record.LayoutBytes:
+			part.Offsets, part.Bytes = c.Offsets[lo:hi+1], c.Bytes
+		}
+		out.Cols[i] = part
+	}
+	return out
 }
 
 func rowsUpTo(n int) []int32 {

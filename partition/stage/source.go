@@ -44,12 +44,16 @@ type source struct {
 	behind  atomic.Uint64 // everything of up's output to this tick has been read by all that read here
 	waiting atomic.Bool   // some reader waits for up to have come to the view's beginning
 
+	spareMu sync.Mutex
+	spares  []*record.Delta // given back, for new rows
+
 	// used by run alone
 	frag  *dataflow.Fragment
 	split *splitter
 	buf   []byte
 	cols  []int // of up's, that are read
-	want  []bool
+
+	want []bool
 	// where the columns that it reads are in batches decoded to shared
 	shared   *columnSet
 	sharedAt []int
@@ -343,6 +347,11 @@ func (s *source) room(sc *scan, now time.Time) bool {
 // publish hands steps to the scan's readers. Called with mu held, so that no reader gets one after it was closed.
 func (s *source) publish(sc *scan, steps []*step) {
 	for _, st := range steps {
+		if len(sc.readers) > 1 {
+			for i := range st.parts {
+				st.parts[i].from = nil
+			}
+		}
 		for _, r := range sc.readers {
 			r.take(st, s.p)
 		}

@@ -2,6 +2,8 @@ package stage
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/binary"
 	"hash/maphash"
 	"slices"
 )
@@ -137,7 +139,38 @@ func (t *table) reset() {
 	t.free, t.bytes = 0, 0
 }
 
-// sortByKey orders entry indices by their keys.
+// sortByKey orders entry indices by their keys. The keys lie scattered, so that the eight bytes behind what all of them begin
+// with are compared first, which mostly tells.
 func (t *table) sortByKey(indices []int32) {
-	slices.SortFunc(indices, func(a, b int32) int { return bytes.Compare(t.key(a), t.key(b)) })
+	if len(indices) < 2 {
+		return
+	}
+	type keyed struct {
+		head  uint64
+		index int32
+	}
+	first := t.key(indices[0])
+	common := len(first)
+	for _, i := range indices[1:] {
+		key := t.key(i)
+		common = min(common, len(key))
+		for common > 0 && !bytes.Equal(first[:common], key[:common]) {
+			common--
+		}
+	}
+	all := make([]keyed, len(indices))
+	for n, i := range indices {
+		var head [8]byte
+		copy(head[:], t.key(i)[common:])
+		all[n] = keyed{binary.BigEndian.Uint64(head[:]), i}
+	}
+	slices.SortFunc(all, func(a, b keyed) int {
+		if a.head != b.head {
+			return cmp.Compare(a.head, b.head)
+		}
+		return bytes.Compare(t.key(a.index), t.key(b.index))
+	})
+	for n := range all {
+		indices[n] = all[n].index
+	}
 }

@@ -211,6 +211,7 @@ func (t *target) push(items []item) error {
 		if err != nil {
 			return err
 		}
+		it.part.done()
 		t.count(it.counts)
 	}
 	return nil
@@ -248,7 +249,7 @@ func (t *target) endTick(tick ids.Tick, marks dataflow.Marks, items []item) erro
 	if err != nil {
 		return err
 	}
-	var raw []byte
+	var raw [][]byte
 	if t.plan.last {
 		if err := t.syncIndexes(); err != nil {
 			return err
@@ -415,6 +416,9 @@ func (t *target) flushAge() time.Duration {
 	return age
 }
 
+// batchSlack is room in a batch for what isn't counted: the positions, and what belongs to few entries.
+const batchSlack = 16 << 10
+
 // flush stores everything that isn't, in one batch. Called with mu held. In the middle of a tick that was pushed early
 // there is nothing to store: it was, before the tick began.
 func (t *target) flush() error {
@@ -423,7 +427,8 @@ func (t *target) flush() error {
 	}
 	began := time.Now()
 	t.catchCut()
-	b := t.rt.store.NewBatchOf(t.dirtyBytes() + t.deltas.unstored())
+	size := t.dirtyBytes() + t.deltas.unstored()
+	b := t.rt.store.NewBatchOf(size + size/16 + batchSlack) // once full it would be copied to one twice as large
 	defer b.Close()
 	t.table.write(b)
 	for _, id := range t.rows.dropped {
