@@ -4,6 +4,8 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -22,12 +24,14 @@ type nexmark struct {
 	logEvents int    // that are read from the log; 0: it isn't measured
 	flink     bool   // beside Flink
 	dir       string // of the queries
+	profiles  string // where CPU profiles go; "": none are taken
 }
 
 func (x *nexmark) flags() {
 	flag.IntVar(&x.events, "events", 5_000_000, "of a query at most, with -nexmark and -peers")
 	flag.IntVar(&x.logEvents, "log-events", 1_000_000, "that are read from the log, with -nexmark; 0: none")
 	flag.StringVar(&x.dir, "queries", "test/nexmark", "where Nexmark's queries are")
+	flag.StringVar(&x.profiles, "profiles", "", "folder for a CPU profile of the node during each query, with -nexmark")
 }
 
 // besideFlink is what is measured of it beside other systems.
@@ -162,6 +166,12 @@ func (b *bench) nexmarkMade(x nexmark, query string) (run nexmarkRun, err error)
 	if err != nil {
 		return run, err
 	}
+	profiled := x.profile(ctx, c, query)
+	defer func() {
+		if e := profiled(); err == nil {
+			err = e
+		}
+	}()
 	cpu, begin := c.cpu(), time.Now()
 	if _, err := c.client.Exec(ctx, "CREATE MATERIALIZED VIEW v AS "+text); err != nil {
 		return run, err
@@ -174,6 +184,38 @@ func (b *bench) nexmarkMade(x nexmark, query string) (run nexmarkRun, err error)
 	run.rss = c.peakRSS()
 	run.state, err = viewBytes(ctx, c)
 	return run, err
+}
+
+// profileSeconds is how long a profile is; longer than most queries take.
+const profileSeconds = 15
+
+// profile begins a CPU profile of the node; what it returns waits for it.
+func (x *nexmark) profile(ctx context.Context, c *nodes, query string) (wait func() error) {
+	if x.profiles == "" {
+		return func() error { return nil }
+	}
+	done := make(chan error, 1)
+	go func() {
+		done <- func() error {
+			url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", c.procs[0].http, profileSeconds)
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+			if err != nil {
+				return err
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			raw, err := io.ReadAll(resp.Body)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(x.profiles, query+".pprof"), raw, 0o644)
+		}()
+	}()
+	time.Sleep(100 * time.Millisecond) // until it has begun
+	return func() error { return <-done }
 }
 
 // sideInput makes the table that q13 looks into.
