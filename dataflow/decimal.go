@@ -1,6 +1,7 @@
 package dataflow
 
 import (
+	"cmp"
 	"math"
 
 	"github.com/cockroachdb/apd/v3"
@@ -62,9 +63,31 @@ func appendScaled(dst []byte, hi, lo uint64, scale int, neg bool) []byte {
 	if neg && (hi != 0 || lo != 0) {
 		dst = append(dst, '-')
 	}
+	if hi == 0 && scale > 0 && scale <= 36 {
+		return appendPointed(dst, lo, scale)
+	}
 	start := len(dst)
 	dst = appendUint128(dst, hi, lo)
 	return insertPoint(dst, start, scale)
+}
+
+// appendPointed appends v / 10^scale, for a scale of 1 to 36.
+func appendPointed(dst []byte, v uint64, scale int) []byte {
+	var buf [40]byte
+	i := len(buf)
+	for range scale {
+		i--
+		buf[i] = byte('0' + v%10)
+		v /= 10
+	}
+	i--
+	buf[i] = '.'
+	for first := true; first || v != 0; first = false {
+		i--
+		buf[i] = byte('0' + v%10)
+		v /= 10
+	}
+	return append(dst, buf[i:]...)
 }
 
 // insertPoint puts the decimal point into the digits dst[start:], with zeros before them as needed.
@@ -281,6 +304,61 @@ func addSmall(a int64, as int, b int64, bs int) (sum int64, scale int, ok bool) 
 	m, ok := mul64(b, int64(pow10[as-bs])).small()
 	sum = a + m
 	return sum, as, ok && (a^sum)&(m^sum) >= 0
+}
+
+// smallNumbers reads the NUMERICs of an argument as parseSmall does, that of a scalar but once.
+type smallNumbers struct {
+	of    vector
+	coef  int64
+	scale int
+	ok    bool
+}
+
+func newSmallNumbers(v vector) smallNumbers {
+	n := smallNumbers{of: v}
+	if v.scalar() && !v.null(0) {
+		n.coef, n.scale, n.ok = parseSmall(v.col.At(0))
+	}
+	return n
+}
+
+func (n *smallNumbers) at(i int) (coef int64, scale int, ok bool) {
+	if n.of.scalar() {
+		return n.coef, n.scale, n.ok
+	}
+	return parseSmall(n.of.col.At(i))
+}
+
+// compareSmall compares a / 10^as with b / 10^bs; the scales are at most 18.
+func compareSmall(a int64, as int, b int64, bs int) int {
+	switch {
+	case as == bs:
+		return cmp.Compare(a, b)
+	case as < bs:
+		return mul64(a, int64(pow10[bs-as])).compare(wide(b))
+	}
+	return wide(a).compare(mul64(b, int64(pow10[as-bs])))
+}
+
+// mulNumerics is a*b.
+func mulNumerics(c *call) {
+	x, y := newSmallNumbers(c.args[0]), newSmallNumbers(c.args[1])
+	for i := range c.n {
+		if c.null(i) {
+			c.out.Offsets[i+1] = int32(len(c.out.Bytes))
+			continue
+		}
+		mark := len(c.out.Bytes)
+		if ac, as, ok := x.at(i); ok {
+			if bc, bs, ok := y.at(i); ok {
+				hi, lo, neg := mul64(ac, bc).abs()
+				c.endBytes(i, mark, appendScaled(c.out.Bytes, hi, lo, as+bs, neg), nil)
+				continue
+			}
+		}
+		b, err := mulNumeric(c.out.Bytes, bytesArg(c, 0, i), bytesArg(c, 1, i))
+		c.endBytes(i, mark, b, err)
+	}
 }
 
 // mulNumeric appends a*b.

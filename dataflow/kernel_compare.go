@@ -60,6 +60,8 @@ func compareKernel(t record.Type, rel relation) kernel {
 		return compareInts(rel)
 	case record.Double:
 		return compareDoubles(rel)
+	case record.Numeric:
+		return compareNumerics(rel)
 	case record.Text, record.Bytea, record.UUID:
 		if rel == relEq || rel == relNe {
 			return equalBytes(rel == relEq)
@@ -143,6 +145,27 @@ func compareDoubles(rel relation) kernel {
 			for i := range out {
 				out[i] = !lessDouble(x[i&a.mask], y[i&b.mask])
 			}
+		}
+	}
+}
+
+func compareNumerics(rel relation) kernel {
+	want := holds[rel]
+	return func(c *call) {
+		x, y := newSmallNumbers(c.args[0]), newSmallNumbers(c.args[1])
+		for i := range c.out.Bools {
+			if c.null(i) {
+				continue
+			}
+			ac, as, ok := x.at(i)
+			bc, bs, ok2 := y.at(i)
+			order := 0
+			if ok && ok2 {
+				order = compareSmall(ac, as, bc, bs)
+			} else {
+				order = record.CompareNumeric(bytesArg(c, 0, i), bytesArg(c, 1, i))
+			}
+			c.out.Bools[i] = want[order+1]
 		}
 	}
 }

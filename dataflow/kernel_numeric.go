@@ -12,7 +12,7 @@ import (
 var numericImpls = map[string]impl{
 	"add(numeric, numeric)": binaryBytes(getBytes, getBytes, func(dst, a, b []byte) ([]byte, error) { return addNumeric(dst, a, b, false) }),
 	"sub(numeric, numeric)": binaryBytes(getBytes, getBytes, func(dst, a, b []byte) ([]byte, error) { return addNumeric(dst, a, b, true) }),
-	"mul(numeric, numeric)": binaryBytes(getBytes, getBytes, mulNumeric),
+	"mul(numeric, numeric)": {make: func() kernel { return mulNumerics }},
 	"div(numeric, numeric)": binaryBytes(getBytes, getBytes, divNumeric),
 	"mod(numeric, numeric)": binaryBytes(getBytes, getBytes, modNumeric),
 	"neg(numeric)":          unaryBytes(getBytes, negNumeric),

@@ -1,6 +1,7 @@
 package dataflow
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -157,5 +158,60 @@ func TestEvaluate(t *testing.T) {
 	}
 	if _, err := Evaluate(&deep, Env{}); err == nil {
 		t.Error("an expression of any depth")
+	}
+}
+
+// TestSmallNumbers compares the short ways of numerics with the long ones.
+func TestSmallNumbers(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 4))
+	text := func() []byte {
+		digits := 1 + rnd.IntN(20)
+		b := []byte{byte('0' + rnd.IntN(10))}
+		for range digits - 1 {
+			b = append(b, byte('0'+rnd.IntN(10)))
+		}
+		if scale := rnd.IntN(digits + 1); scale > 0 && scale < digits {
+			b = insertPoint(b, 0, scale)
+		}
+		b = []byte(strings.TrimLeft(string(b), "0"))
+		if len(b) == 0 || b[0] == '.' {
+			b = append([]byte{'0'}, b...)
+		}
+		if rnd.IntN(2) == 0 && !isZeroNumeric(b) {
+			b = append([]byte{'-'}, b...)
+		}
+		return b
+	}
+	small := 0
+	for range 100_000 {
+		a, b := text(), text()
+		if rnd.IntN(4) == 0 {
+			b = append([]byte(nil), a...)
+			if bytes.IndexByte(b, '.') > 0 {
+				b = append(b, '0')
+			}
+		}
+		ac, as, ok := parseSmall(a)
+		bc, bs, ok2 := parseSmall(b)
+		if !ok || !ok2 {
+			continue
+		}
+		small++
+		if got, want := compareSmall(ac, as, bc, bs), record.CompareNumeric(a, b); got != want {
+			t.Fatalf("%s and %s compare as %d, not %d", a, b, got, want)
+		}
+		hi, lo, neg := mul64(ac, bc).abs()
+		long := []byte{}
+		if neg && (hi != 0 || lo != 0) {
+			long = append(long, '-')
+		}
+		start := len(long)
+		long = insertPoint(appendUint128(long, hi, lo), start, as+bs)
+		if got := appendScaled(nil, hi, lo, as+bs, neg); !bytes.Equal(got, long) {
+			t.Fatalf("%s * %s is %s, not %s", a, b, got, long)
+		}
+	}
+	if small < 50_000 {
+		t.Errorf("only %d pairs were small", small)
 	}
 }

@@ -1,6 +1,7 @@
 package dataflow
 
 import (
+	"cmp"
 	"encoding/binary"
 	"math/big"
 	"math/bits"
@@ -35,6 +36,10 @@ func (a int128) add(b int128) int128 {
 func (a int128) neg() int128 {
 	lo, borrow := bits.Sub64(0, a.lo, 0)
 	return int128{-a.hi - int64(borrow), lo}
+}
+
+func (a int128) compare(b int128) int {
+	return cmp.Or(cmp.Compare(a.hi, b.hi), cmp.Compare(a.lo, b.lo))
 }
 
 func (a int128) isZero() bool { return a.hi == 0 && a.lo == 0 }
