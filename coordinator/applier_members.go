@@ -42,7 +42,7 @@ func stateWord(s internalv1.MemberState) string {
 
 func cloneMember(m *internalv1.Member) *internalv1.Member {
 	return &internalv1.Member{
-		Id: m.Id, Name: m.Name, Zone: m.Zone, Grpc: m.Grpc, Gossip: m.Gossip, Http: m.Http,
+		Id: m.Id, Name: m.Name, Zone: m.Zone, Grpc: m.Grpc, Gossip: m.Gossip, Http: m.Http, Pg: m.Pg,
 		Weight: m.Weight, State: m.State, Voter: m.Voter,
 	}
 }
@@ -55,7 +55,7 @@ func checkMember(m *internalv1.Member) error {
 		return fault.New(fault.Invalid, "a node's name has 1 to %d bytes of UTF-8, not %d; give another with --name", maxName, len(m.Name))
 	case len(m.Zone) > maxName || !utf8.ValidString(m.Zone):
 		return fault.New(fault.Invalid, "a node's zone has up to %d bytes of UTF-8, not %d; give another with --zone", maxName, len(m.Zone))
-	case m.Grpc == "" || len(m.Grpc) > maxAddress || len(m.Gossip) > maxAddress || len(m.Http) > maxAddress:
+	case m.Grpc == "" || len(m.Grpc) > maxAddress || len(m.Gossip) > maxAddress || len(m.Http) > maxAddress || len(m.Pg) > maxAddress:
 		return fault.New(fault.Invalid, "node %q: addresses have 1 to %d bytes", oneLine(m.Name), maxAddress)
 	case !(m.Weight >= 0 && m.Weight <= 1e6): // also NaN
 		return fault.New(fault.Invalid, "node %q: weight %v is not between 0 and 1000000", oneLine(m.Name), m.Weight)
@@ -137,7 +137,7 @@ func (a *application) registerMember(r *internalv1.RegisterMember) error {
 }
 
 func sameMember(a, b *internalv1.Member) bool {
-	return a.Name == b.Name && a.Zone == b.Zone && a.Grpc == b.Grpc && a.Gossip == b.Gossip && a.Http == b.Http &&
+	return a.Name == b.Name && a.Zone == b.Zone && a.Grpc == b.Grpc && a.Gossip == b.Gossip && a.Http == b.Http && a.Pg == b.Pg &&
 		a.Weight == b.Weight && a.State == b.State && a.Voter == b.Voter
 }
 

@@ -24,6 +24,7 @@ type Config struct {
 
 	GRPC string   // HOST:PORT at which peers and clients reach this node
 	HTTP string   // HOST:PORT, for others to see; may be empty
+	PG   string   // HOST:PORT of PostgreSQL's protocol, for others to see; may be empty
 	Join []string // gossip addresses of peers; empty: without earlier data the node makes a cluster of its own
 
 	// Partitions and Replicas shape the cluster that this node makes when it makes one; else they are ignored.

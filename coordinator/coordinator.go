@@ -150,7 +150,7 @@ func (c *Coordinator) fail(err error) {
 func (c *Coordinator) self(gossip string) *internalv1.Member {
 	return &internalv1.Member{
 		Id: string(c.id.node), Name: c.cfg.Name, Zone: c.cfg.Zone, Weight: c.cfg.Weight,
-		Grpc: c.cfg.GRPC, Gossip: gossip, Http: c.cfg.HTTP,
+		Grpc: c.cfg.GRPC, Gossip: gossip, Http: c.cfg.HTTP, Pg: c.cfg.PG,
 	}
 }
 

@@ -62,7 +62,7 @@ func (s *clusterService) Describe(ctx context.Context, req *millracev1.DescribeR
 	}
 	for _, m := range c.state.Members {
 		resp.Nodes = append(resp.Nodes, &millracev1.Node{
-			Name: m.Name, Id: m.Id, Grpc: m.Grpc, Gossip: m.Gossip, Http: m.Http, Zone: m.Zone, State: stateName(m.State),
+			Name: m.Name, Id: m.Id, Grpc: m.Grpc, Gossip: m.Gossip, Http: m.Http, Pg: m.Pg, Zone: m.Zone, State: stateName(m.State),
 			Voter: m.Voter, Replicas: replicas[m.Id], Primaries: primaries[m.Id],
 		})
 	}

@@ -67,6 +67,9 @@ func (n *Node) newCoordinator() (*coordinator.Coordinator, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.PG, err = reachable(n.pgSocket.Addr()); err != nil {
+		return nil, err
+	}
 	cfg.Name, cfg.Zone, cfg.GRPC, cfg.HTTP = n.name(), n.cfg.Zone, grpcAddress, httpAddress
 	cfg.Join, cfg.Partitions, cfg.Replicas = n.cfg.Join, n.cfg.Partitions, n.cfg.Replicas
 	cfg.Moves.CopiesPerNode, cfg.Moves.QuickCopies = n.cfg.CopiesPerNode, max(cfg.Moves.QuickCopies, n.cfg.CopiesPerNode)

@@ -239,7 +239,7 @@ func showFields(what string) record.Schema {
 		return record.Schema{text("name"), text("relation"), text("columns"), text("state"), bigint("bytes")}
 	case "nodes":
 		return record.Schema{text("name"), text("grpc"), text("gossip"), text("http"), text("zone"), text("state"), boolean("voter"),
-			bigint("replicas"), bigint("primaries")}
+			bigint("replicas"), bigint("primaries"), text("pg")}
 	case "all":
 		return record.Schema{text("name"), text("setting"), text("description")}
 	}
@@ -325,7 +325,7 @@ func (s *session) showNodes(ctx context.Context) (*table, error) {
 	}
 	t := newTable(showFields("nodes")...)
 	for _, m := range d.Nodes {
-		t.add(m.Name, m.Grpc, m.Gossip, m.Http, m.Zone, m.State, m.Voter, int64(m.Replicas), int64(m.Primaries))
+		t.add(m.Name, m.Grpc, m.Gossip, m.Http, m.Zone, m.State, m.Voter, int64(m.Replicas), int64(m.Primaries), m.Pg)
 	}
 	return t, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/millrace/millrace/internal/ids"
 	"github.com/millrace/millrace/node/pgcatalog"
 	"github.com/millrace/millrace/node/pgwire"
+	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
 	"github.com/millrace/millrace/record"
 	"github.com/millrace/millrace/sql"
 )
@@ -187,7 +188,9 @@ func (p *pgSession) Relations() []pgcatalog.Relation {
 		if len(s.Stream.PrimaryKey) > 0 {
 			continue // a table's log: its rows stand for it below
 		}
-		out = append(out, pgcatalog.Relation{ID: s.Stream.Id, Name: s.Stream.Name, Columns: schemaOf(s.Stream.Columns)})
+		r := pgcatalog.Relation{ID: s.Stream.Id, Name: s.Stream.Name, Columns: schemaOf(s.Stream.Columns)}
+		r.NotNull, r.Defaults = declared(s.Stream.Columns)
+		out = append(out, r)
 	}
 	for _, v := range c.state.Views {
 		if hidden(v) {
@@ -197,13 +200,22 @@ func (p *pgSession) Relations() []pgcatalog.Relation {
 		if r.View {
 			r.Definition = queryOf(v.Sql)
 		} else {
-			for _, col := range c.streams[ids.StreamID(v.Table)].Stream.Columns {
-				r.NotNull = append(r.NotNull, col.NotNull)
-			}
+			r.NotNull, r.Defaults = declared(c.streams[ids.StreamID(v.Table)].Stream.Columns)
+		}
+		for _, ix := range c.byName[v.Name].Indexes {
+			r.Indexes = append(r.Indexes, pgcatalog.Index{ID: ix.ID, Name: ix.Name, Columns: ix.Columns})
 		}
 		out = append(out, r)
 	}
 	return out
+}
+
+// declared is what was declared of columns besides their types.
+func declared(columns []*millracev1.Column) (notNull []bool, defaults []string) {
+	for _, col := range columns {
+		notNull, defaults = append(notNull, col.NotNull), append(defaults, col.Default)
+	}
+	return notNull, defaults
 }
 
 // queryOf is the query of a CREATE MATERIALIZED VIEW's text: what stands behind its first AS.

@@ -34,13 +34,14 @@ const (
 // COMMIT, where what others did meanwhile may change their outcome. The transaction doesn't see its own changes, and
 // COMMIT isn't atomic: when it fails, some of them may have been made.
 type transaction struct {
-	status   txStatus
-	tick     ids.Tick // that all reads are as of; 0: none yet
-	readOnly bool
-	pending  []pendingWrite
-	bytes    int64
-	values   map[string]string // the settings at BEGIN
-	local    map[string]string // what SET LOCAL has replaced; "" where nothing was set
+	status     txStatus
+	tick       ids.Tick // that all reads are as of; 0: none yet
+	readOnly   bool
+	pending    []pendingWrite
+	bytes      int64
+	values     map[string]string // the settings at BEGIN
+	local      map[string]string // what SET LOCAL has replaced; "" where nothing was set
+	savepoints []savepoint
 }
 
 // pendingWrite is records of one stream, a statement that changes a table, or rows that COPY inserts into one.
@@ -63,7 +64,7 @@ func (s *session) transaction(ctx context.Context, st *sql.Transaction, out outp
 	case sql.Commit, sql.Rollback:
 		return s.end(ctx, st, out)
 	}
-	return "", fault.SQL(fault.Unsupported, "0A000", "%s is not supported; roll the whole transaction back", st.Action)
+	return s.savepoint(st)
 }
 
 func (s *session) begin(m sql.TransactionModes) {
@@ -112,10 +113,12 @@ func (s *session) end(ctx context.Context, st *sql.Transaction, out output) (str
 // abandon ends a transaction whose client has gone.
 func (s *session) abandon() { s.tx = transaction{status: txIdle} }
 
-// fail marks an open transaction as failed.
+// fail marks an open transaction as failed. What it held before its last savepoint it can go back to.
 func (s *session) fail() {
 	if s.tx.status == txOpen {
-		s.tx.status, s.tx.pending = txFailed, nil
+		n := s.tx.sealed()
+		clear(s.tx.pending[n:])
+		s.tx.status, s.tx.pending = txFailed, s.tx.pending[:n]
 	}
 }
 
@@ -199,7 +202,7 @@ func (s *session) write(ctx context.Context, stream string, records []*millracev
 	if err := s.hold(size); err != nil {
 		return err
 	}
-	if n := len(s.tx.pending); n > 0 && s.tx.pending[n-1].records != nil && s.tx.pending[n-1].stream == stream {
+	if n := len(s.tx.pending); n > s.tx.sealed() && s.tx.pending[n-1].records != nil && s.tx.pending[n-1].stream == stream {
 		s.tx.pending[n-1].records = append(s.tx.pending[n-1].records, records...)
 		return nil
 	}

@@ -1,6 +1,8 @@
 package sql
 
 import (
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 
@@ -377,5 +379,16 @@ func (p *planner) aggMore(s *stream, a *aggregate, out *plan.Agg) {
 	for _, k := range a.order {
 		out.Order = append(out.Order, plan.SortKey{Col: s.pos[k.node.col], Desc: k.desc, NullsFirst: k.nullsFirst})
 		out.OrderTypes = append(out.OrderTypes, k.node.typ)
+	}
+}
+
+// Aggregates yields the names of the aggregates in their order, and what each of them is.
+func Aggregates() iter.Seq2[string, plan.AggFunc] {
+	return func(yield func(string, plan.AggFunc) bool) {
+		for _, name := range slices.Sorted(maps.Keys(aggregateNames)) {
+			if !yield(name, aggregateNames[name]) {
+				return
+			}
+		}
 	}
 }

@@ -143,8 +143,11 @@ func (a *analyzer) lookup(f *fromItem, e *env) (*rel, []scopeColumn, error) {
 	}
 	var cols []scopeColumn
 	add := func(schema record.Schema, hidden bool) {
-		for _, c := range schema {
+		for i, c := range schema {
 			id := a.newColumn(c.Name, c.Type)
+			if !hidden && f.kind != fromDead {
+				a.cols.of(id).origin = Origin{Object: obj.ID, Column: i + 1}
+			}
 			s.cols, s.names = append(s.cols, id), append(s.names, c.Name)
 			cols = append(cols, scopeColumn{table: tableName(f), name: c.Name, typ: c.Type, hidden: hidden, id: id})
 		}

@@ -15,6 +15,14 @@ const MaxParameters = 1 << 15
 type Description struct {
 	Params []record.Type // of $1, $2, ..., as their places ask for; text where nothing does
 	Output record.Schema // of a *Select's result and of RETURNING; nil for statements without rows
+	// Origins says which column of which object each one of Output is, as it stands there; nil: nothing is known.
+	Origins []Origin
+}
+
+// Origin is a column of an object; the zero value is none: the column is computed.
+type Origin struct {
+	Object uint64
+	Column int // from 1
 }
 
 // Prepare checks a statement whose parameters have no values yet: a *Select, *Insert, *Update, *Delete, or what an
@@ -26,11 +34,11 @@ func Prepare(s Statement, given []record.Type, c Catalog) (*Description, error) 
 	out := &Description{}
 	switch s := s.(type) {
 	case *Select:
-		q, err := describeSelect(s, ps, c)
+		q, origins, err := describeSelect(s, ps, c)
 		if err != nil {
 			return nil, err
 		}
-		out.Output = q
+		out.Output, out.Origins = q, origins
 	case *Insert, *Update, *Delete:
 		ch, err := planChange(s, ps, c)
 		if err != nil {

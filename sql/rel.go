@@ -13,6 +13,7 @@ import (
 
 // columnInfo is what is known of a column wherever it goes.
 type columnInfo struct {
+	origin Origin // of a column as it stands in an object
 	name   string
 	typ    record.Type
 	window *windowColumn

@@ -365,3 +365,6 @@ func describeOverloads(all []plan.Function) string {
 	}
 	return strings.Join(out, ", ")
 }
+
+// Callable tells whether a function of package plan can be called by its name; others are what operators and syntax mean.
+func Callable(name string) bool { return !slices.Contains(internalNames, name) }

@@ -106,15 +106,16 @@ func (p *planner) plan(s *stream, q *query) *plan.Plan {
 }
 
 // describeSelect returns the result's columns.
-func describeSelect(s *Select, ps *parameters, c Catalog) (record.Schema, error) {
+func describeSelect(s *Select, ps *parameters, c Catalog) (record.Schema, []Origin, error) {
 	a := &analyzer{src: s.src, catalog: c, params: ps}
 	q, err := a.query(s, &env{})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	out := record.Schema{}
+	out, origins := record.Schema{}, []Origin(nil)
 	for _, o := range q.outs {
+		origins = append(origins, a.cols.of(o.id).origin)
 		out = append(out, record.Field{Name: o.name, Type: a.cols.of(o.id).typ})
 	}
-	return out, nil
+	return out, origins, nil
 }

@@ -22,6 +22,8 @@ func (c *cursor) sessionStatement() (st Statement, ok bool, err error) {
 		st, err = c.deallocate()
 	case "discard":
 		st, err = c.discard()
+	case "unlisten":
+		st, err = c.unlisten()
 	default:
 		return nil, false, nil
 	}
@@ -50,10 +52,10 @@ func (c *cursor) inner(what string) (Statement, error) {
 	return newCursor(c.src, c.tokens[c.i:]).statement()
 }
 
-// Discard is DISCARD ALL, PLANS, SEQUENCES or TEMP.
+// Discard is DISCARD ALL, PLANS, SEQUENCES or TEMP, or UNLISTEN.
 type Discard struct {
 	statement
-	What string // all, plans, sequences, temp
+	What string // all, plans, sequences, temp; listen: UNLISTEN, which pools of connections send
 }
 
 func (c *cursor) discard() (*Discard, error) {
@@ -65,6 +67,15 @@ func (c *cursor) discard() (*Discard, error) {
 		d.What = "temp"
 	default:
 		return nil, c.expect("ALL, PLANS, SEQUENCES or TEMP")
+	}
+	c.i = 2
+	return d, c.finish()
+}
+
+func (c *cursor) unlisten() (*Discard, error) {
+	d := &Discard{statement: c.base(), What: "listen"}
+	if c.i = 1; c.done() {
+		return nil, c.expect("* or the name of a channel")
 	}
 	c.i = 2
 	return d, c.finish()

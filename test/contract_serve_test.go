@@ -199,9 +199,9 @@ func TestContractServe(t *testing.T) {
 		if len(nodes) != 1 || len(parts) != 8 || string(st["moves"]) != "[]" {
 			t.Fatalf("%s", r.out)
 		}
-		keysAre(t, string(nodes[0]), "name", "grpc", "gossip", "http", "zone", "state", "voter", "replicas", "primaries")
+		keysAre(t, string(nodes[0]), "name", "grpc", "gossip", "http", "zone", "state", "voter", "replicas", "primaries", "pg")
 		keysAre(t, string(parts[0]), "id", "epoch", "primary", "replicas", "in_sync", "end_bytes")
-		want := fmt.Sprintf(`{"name":"solo","grpc":%q,"gossip":%q,"http":%q,"zone":"z1","state":"alive","voter":true,"replicas":8,"primaries":8}`, s.grpc, s.gossip, s.http)
+		want := fmt.Sprintf(`{"name":"solo","grpc":%q,"gossip":%q,"http":%q,"zone":"z1","state":"alive","voter":true,"replicas":8,"primaries":8,"pg":%q}`, s.grpc, s.gossip, s.http, s.pg)
 		if string(nodes[0]) != want {
 			t.Errorf("node\n%s, want\n%s", nodes[0], want)
 		}

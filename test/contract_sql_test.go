@@ -144,7 +144,7 @@ func TestContractSQL(t *testing.T) {
 		views := answer(t, at, "json", "SHOW VIEWS")
 		keysAre(t, strings.SplitN(views, "\n", 2)[0], "name", "state", "progress", "tick", "lag_ms", "rows", "errors", "last_error", "late", "state_bytes", "waits_for")
 		keysAre(t, strings.SplitN(answer(t, at, "json", "SHOW STREAMS"), "\n", 2)[0], "name", "format", "key", "records", "bytes", "dead")
-		keysAre(t, answer(t, at, "json", "SHOW NODES"), "name", "grpc", "gossip", "http", "zone", "state", "voter", "replicas", "primaries")
+		keysAre(t, answer(t, at, "json", "SHOW NODES"), "name", "grpc", "gossip", "http", "zone", "state", "voter", "replicas", "primaries", "pg")
 		if d := sql(t, at, "DESCRIBE types"); len(d) != 9 || d[3]["type"] != "numeric" {
 			t.Errorf("DESCRIBE: %v", d)
 		}

@@ -79,6 +79,7 @@ type nodeStatus struct {
 	Voter     bool   `json:"voter"`
 	Replicas  uint32 `json:"replicas"`
 	Primaries uint32 `json:"primaries"`
+	PG        string `json:"pg"`
 }
 
 type partitionStatus struct {
@@ -107,7 +108,7 @@ func newClusterStatus(d *millracev1.DescribeResponse) clusterStatus {
 	}
 	for _, n := range d.Nodes {
 		s.Nodes = append(s.Nodes, nodeStatus{Name: n.Name, GRPC: n.Grpc, Gossip: n.Gossip, HTTP: n.Http, Zone: n.Zone,
-			State: n.State, Voter: n.Voter, Replicas: n.Replicas, Primaries: n.Primaries})
+			State: n.State, Voter: n.Voter, Replicas: n.Replicas, Primaries: n.Primaries, PG: n.Pg})
 	}
 	for _, p := range d.Partitions {
 		s.Partitions = append(s.Partitions, partitionStatus{ID: p.Id, Epoch: p.Epoch, Primary: orNull(p.Primary),
@@ -138,13 +139,13 @@ func writeJSONLine(w io.Writer, v any) error {
 func writeStatus(w io.Writer, d *millracev1.DescribeResponse) error {
 	fmt.Fprintf(w, "cluster %s   leader %s   tick %d\n\n", d.Cluster, orDash(d.Leader), d.Tick)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NODE\tSTATE\tZONE\tGRPC\tGOSSIP\tHTTP\tVOTER\tREPLICAS\tPRIMARIES")
+	fmt.Fprintln(t, "NODE\tSTATE\tZONE\tGRPC\tGOSSIP\tHTTP\tPG\tVOTER\tREPLICAS\tPRIMARIES")
 	for _, n := range d.Nodes {
 		voter := "no"
 		if n.Voter {
 			voter = "yes"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", n.Name, n.State, orDash(n.Zone), n.Grpc, n.Gossip, n.Http, voter, n.Replicas, n.Primaries)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", n.Name, n.State, orDash(n.Zone), n.Grpc, n.Gossip, n.Http, orDash(n.Pg), voter, n.Replicas, n.Primaries)
 	}
 	t.Flush()
 	fmt.Fprintln(w)

@@ -176,7 +176,7 @@ func description() *millracev1.DescribeResponse {
 	return &millracev1.DescribeResponse{
 		Cluster: "c-1", Leader: "n1", Tick: 1700000000000001,
 		Nodes: []*millracev1.Node{
-			{Name: "n1", Id: "i1", Grpc: "127.0.0.1:1", Gossip: "127.0.0.1:2", Http: "127.0.0.1:3", State: "alive", Voter: true, Replicas: 2, Primaries: 1},
+			{Name: "n1", Id: "i1", Grpc: "127.0.0.1:1", Gossip: "127.0.0.1:2", Http: "127.0.0.1:3", Pg: "127.0.0.1:8", State: "alive", Voter: true, Replicas: 2, Primaries: 1},
 			{Name: "n2", Id: "i2", Grpc: "127.0.0.1:4", Gossip: "127.0.0.1:5", Http: "127.0.0.1:6", Zone: "z", State: "dead"},
 		},
 		Partitions: []*millracev1.Partition{
@@ -193,8 +193,8 @@ func TestClusterStatus(t *testing.T) {
 	n.description = description()
 	code, out, errs := n.millrace(t, "", "cluster", "status", "--json")
 	want := `{"cluster":"c-1","leader":"n1","tick":1700000000000001,"nodes":[` +
-		`{"name":"n1","grpc":"127.0.0.1:1","gossip":"127.0.0.1:2","http":"127.0.0.1:3","zone":"","state":"alive","voter":true,"replicas":2,"primaries":1},` +
-		`{"name":"n2","grpc":"127.0.0.1:4","gossip":"127.0.0.1:5","http":"127.0.0.1:6","zone":"z","state":"dead","voter":false,"replicas":0,"primaries":0}],` +
+		`{"name":"n1","grpc":"127.0.0.1:1","gossip":"127.0.0.1:2","http":"127.0.0.1:3","zone":"","state":"alive","voter":true,"replicas":2,"primaries":1,"pg":"127.0.0.1:8"},` +
+		`{"name":"n2","grpc":"127.0.0.1:4","gossip":"127.0.0.1:5","http":"127.0.0.1:6","zone":"z","state":"dead","voter":false,"replicas":0,"primaries":0,"pg":""}],` +
 		`"partitions":[{"id":0,"epoch":3,"primary":"n1","replicas":["n1","n2"],"in_sync":["n1"],"end_bytes":5000},` +
 		`{"id":1,"epoch":4,"primary":null,"replicas":[],"in_sync":[],"end_bytes":0}],"moves":[]}` + "\n"
 	if code != 0 || out != want || errs != "millrace: 2 of 3 copies: fewer nodes than replicas\n" {
@@ -210,9 +210,9 @@ func TestClusterStatus(t *testing.T) {
 	code, out, _ = n.millrace(t, "", "cluster", "status")
 	want = `cluster c-1   leader n1   tick 1700000000000001
 
-NODE  STATE  ZONE  GRPC         GOSSIP       HTTP         VOTER  REPLICAS  PRIMARIES
-n1    alive  -     127.0.0.1:1  127.0.0.1:2  127.0.0.1:3  yes    2         1
-n2    dead   z     127.0.0.1:4  127.0.0.1:5  127.0.0.1:6  no     0         0
+NODE  STATE  ZONE  GRPC         GOSSIP       HTTP         PG           VOTER  REPLICAS  PRIMARIES
+n1    alive  -     127.0.0.1:1  127.0.0.1:2  127.0.0.1:3  127.0.0.1:8  yes    2         1
+n2    dead   z     127.0.0.1:4  127.0.0.1:5  127.0.0.1:6  -            no     0         0
 
 PARTITION  EPOCH  PRIMARY  REPLICAS  IN SYNC  SIZE
 0          3      n1       n1,n2     n1       4.9 KiB

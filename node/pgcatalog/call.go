@@ -40,6 +40,9 @@ func (c *compiler) call(f *pgquery.FuncCall, s *scope) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if jsonFunctions[name] {
+		return c.jsonCall(name, args)
+	}
 	if set, ok := setFunctions[name]; ok {
 		return c.setCall(name, set, args)
 	}

@@ -65,8 +65,10 @@ type scope struct {
 
 // cte is a query of WITH.
 type cte struct {
-	name string
-	q    *query
+	name   string
+	q      *query
+	around *scope                       // of the query that has the WITH
+	rows   func(x *execution) [][]Value // within a recursive query: what the reference to itself reads
 }
 
 // compiler checks a statement and turns it into closures.
@@ -204,6 +206,18 @@ func (c *compiler) columnRef(r *pgquery.ColumnRef, s *scope) (*node, error) {
 			return n, err
 		}
 		depth++
+	}
+	if table == "" { // a relation's name stands for its row
+		depth = 0
+		for at := s; at != nil; at = at.parent {
+			if n := at.wholeRow(column, depth); n != nil {
+				for in := s; in != at; in = in.parent {
+					in.correlated = true
+				}
+				return n, nil
+			}
+			depth++
+		}
 	}
 	if table != "" {
 		return nil, fault.SQL(fault.Invalid, "42703", "column %s.%s does not exist", table, column)

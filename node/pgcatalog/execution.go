@@ -24,11 +24,12 @@ type execution struct {
 	tables         map[string]*table
 	cached         map[*leaf]*table
 	subs           map[*subquery][][]Value
+	working        map[*cte][][]Value // the rows that recursive queries found last
 	steps          int
 }
 
 func newExecution(src Source) *execution {
-	x := &execution{src: src, tables: map[string]*table{}, cached: map[*leaf]*table{}, subs: map[*subquery][][]Value{}}
+	x := &execution{src: src, tables: map[string]*table{}, cached: map[*leaf]*table{}, subs: map[*subquery][][]Value{}, working: map[*cte][][]Value{}}
 	x.database, x.user, x.backend = src.Identity()
 	return x
 }
@@ -226,6 +227,8 @@ func (x *execution) lookup(reg uint32, name string) (int64, bool) {
 	switch reg {
 	case oidRegclass:
 		return find("pg_catalog.pg_class", "relname", "oid")
+	case oidRegproc:
+		return find("pg_catalog.pg_proc", "proname", "oid")
 	case oidRegtype:
 		if oid, ok := typeNames[strings.ToLower(name)]; ok {
 			return int64(oid), true
@@ -262,6 +265,8 @@ func (x *execution) regText(reg uint32, oid int64) string {
 	switch reg {
 	case oidRegclass:
 		return find("pg_catalog.pg_class", "relname")
+	case oidRegproc:
+		return find("pg_catalog.pg_proc", "proname")
 	case oidRegtype:
 		return formatType(oid, -1)
 	case oidRegnamespace:

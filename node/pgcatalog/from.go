@@ -199,8 +199,7 @@ func (f *fromCompiler) rangeVar(r *pgquery.RangeVar) (source, error) {
 	if r.Schemaname == "" {
 		for i := len(f.ctes) - 1; i >= 0; i-- {
 			if w := f.ctes[i]; w.name == r.Relname {
-				rows := func(e *env) ([][]Value, error) { return w.q.run(&env{x: e.x}) }
-				return f.add(&leaf{rows: rows, once: true}, r.Relname, r.Alias, w.q.cols)
+				return f.add(f.reference(w), r.Relname, r.Alias, w.q.cols)
 			}
 		}
 	}
@@ -213,6 +212,24 @@ func (f *fromCompiler) rangeVar(r *pgquery.RangeVar) (source, error) {
 		return nil, fault.SQL(fault.NotFound, "42P01", "relation %q does not exist", schema+"."+r.Relname)
 	}
 	return f.add(&leaf{table: def.name}, r.Relname, r.Alias, def.cols)
+}
+
+// reference reads a query of WITH, which runs where its WITH stands.
+func (f *fromCompiler) reference(w *cte) *leaf {
+	if w.rows != nil {
+		return &leaf{rows: func(e *env) ([][]Value, error) { return w.rows(e.x), nil }}
+	}
+	up := 0
+	for at := f.scope; at != nil && at != w.around; at = at.parent {
+		at.correlated = at.correlated || w.q.correlated
+		up++
+	}
+	return &leaf{once: !w.q.correlated, rows: func(e *env) ([][]Value, error) {
+		for range up {
+			e = e.parent
+		}
+		return w.q.run(e)
+	}}
 }
 
 func (f *fromCompiler) subselect(r *pgquery.RangeSubselect) (source, error) {
@@ -251,6 +268,9 @@ func (f *fromCompiler) function(r *pgquery.RangeFunction) (source, error) {
 	if def := definitions()["pg_catalog."+name+"()"]; def != nil {
 		return f.add(&leaf{table: def.name}, name, r.Alias, def.cols)
 	}
+	if name == "unnest" && len(call.Args) > 1 {
+		return f.unnest(call, r)
+	}
 	n, err := f.call(call, f.scope)
 	if err != nil {
 		return nil, err
@@ -282,6 +302,47 @@ func (f *fromCompiler) function(r *pgquery.RangeFunction) (source, error) {
 		return out, err
 	}
 	return f.add(&leaf{rows: rows}, name, r.Alias, cols)
+}
+
+// unnest is the elements of several arrays side by side.
+func (f *fromCompiler) unnest(call *pgquery.FuncCall, r *pgquery.RangeFunction) (source, error) {
+	args, err := f.exprs(call.Args, f.scope)
+	if err != nil {
+		return nil, err
+	}
+	var cols []Column
+	for _, a := range args {
+		cols = append(cols, Column{Name: "unnest", OID: elementType([]*node{a})})
+	}
+	if r.Ordinality {
+		cols = append(cols, Column{Name: "ordinality", OID: int8OID})
+	}
+	rows := func(e *env) ([][]Value, error) {
+		lists, most := make([][]Value, len(args)), 0
+		for i, a := range args {
+			v, err := a.eval(e)
+			if err != nil {
+				return nil, err
+			}
+			lists[i] = elements(v)
+			most = max(most, len(lists[i]))
+		}
+		out := make([][]Value, most)
+		for k := range out {
+			row := make([]Value, len(cols))
+			for i, list := range lists {
+				if k < len(list) {
+					row[i] = list[k]
+				}
+			}
+			if r.Ordinality {
+				row[len(args)] = int64(k + 1)
+			}
+			out[k] = row
+		}
+		return out, nil
+	}
+	return f.add(&leaf{rows: rows}, "unnest", r.Alias, cols)
 }
 
 // valuesOf is what a function gives: the rows of a set, or one value.

@@ -30,7 +30,7 @@ func textFunction(n int, f func(a []string) Value) function {
 // functions are all that give a value, by name.
 var functions = sync.OnceValue(func() map[string]function {
 	out := map[string]function{}
-	for _, add := range []func(map[string]function){addSession, addVisible, addDescriptions, addPrivileges, addText, addArrays} {
+	for _, add := range []func(map[string]function){addSession, addVisible, addDescriptions, addDefinitions, addProcedures, addPrivileges, addText, addFormat, addArrays} {
 		add(out)
 	}
 	return out
@@ -71,6 +71,9 @@ func addSession(f map[string]function) {
 	for _, name := range []string{"inet_server_port", "inet_client_port"} {
 		f[name] = constantFunction(int4OID, nil)
 	}
+	f["pg_advisory_unlock_all"] = constantFunction(2278, "") // there are no such locks to take
+	f["pg_postmaster_start_time"] = constantFunction(pgtype.TimestamptzOID, nil)
+	f["pg_conf_load_time"] = constantFunction(pgtype.TimestamptzOID, nil)
 	f["row_security_active"] = constantFunction(boolOID, false)
 }
 
@@ -91,8 +94,15 @@ func setConfig(x *execution, a []Value) (Value, error) {
 
 // addVisible adds what tells whether a name can be used without its schema: everything can.
 func addVisible(f map[string]function) {
+	f["pg_table_is_visible"] = function{result: boolOID, args: []uint32{pgtype.OIDOID}, least: 1, most: 1, call: func(x *execution, a []Value) (Value, error) {
+		def, t := definitions()["pg_catalog.pg_class"], x.named("pg_catalog.pg_class")
+		for _, i := range t.find(def.column("oid"), a[0]) {
+			return t.rows[i][def.column("relnamespace")] != schemaOIDs["information_schema"], nil
+		}
+		return nil, nil
+	}}
 	for _, name := range []string{
-		"table", "type", "function", "operator", "opclass", "opfamily", "collation", "conversion", "statistics_obj",
+		"type", "function", "operator", "opclass", "opfamily", "collation", "conversion", "statistics_obj",
 		"ts_config", "ts_dict", "ts_parser", "ts_template",
 	} {
 		f["pg_"+name+"_is_visible"] = constantFunction(boolOID, true)
@@ -127,9 +137,8 @@ func addDescriptions(f map[string]function) {
 		return nil, nil
 	}}
 	for _, name := range []string{
-		"obj_description", "col_description", "shobj_description", "pg_get_expr", "pg_get_indexdef", "pg_get_constraintdef", "pg_get_ruledef",
-		"pg_get_triggerdef", "pg_get_partkeydef", "pg_get_functiondef", "pg_get_function_result", "pg_get_function_arguments",
-		"pg_get_function_identity_arguments", "pg_get_statisticsobjdef", "pg_get_statisticsobjdef_columns", "pg_get_serial_sequence",
+		"obj_description", "col_description", "shobj_description", "pg_get_ruledef",
+		"pg_get_triggerdef", "pg_get_partkeydef", "pg_get_functiondef", "pg_get_statisticsobjdef", "pg_get_statisticsobjdef_columns", "pg_get_serial_sequence",
 		"pg_describe_object", "pg_tablespace_location", "pg_get_partition_constraintdef", "pg_get_function_sqlbody",
 	} {
 		f[name] = constantFunction(textOID, nil)
@@ -205,6 +214,83 @@ func addText(f map[string]function) {
 		}
 		return b.String(), nil
 	}}
+}
+
+func addFormat(f map[string]function) {
+	f["format"] = function{result: textOID, least: 1, most: -1, nulls: true, call: func(_ *execution, a []Value) (Value, error) {
+		if a[0] == nil {
+			return nil, nil
+		}
+		return formatText(text(a[0]), a[1:])
+	}}
+	f["like_escape"] = textFunction(2, func(a []string) Value { return likeEscape(a[0], a[1]) })
+	f["right"] = function{result: textOID, args: []uint32{textOID, int4OID}, least: 2, most: 2, call: func(_ *execution, a []Value) (Value, error) {
+		r := []rune(text(a[0]))
+		n, _ := a[1].(int64)
+		if n < 0 {
+			return string(r[min(int64(len(r)), -n):]), nil
+		}
+		return string(r[max(0, int64(len(r))-n):]), nil
+	}}
+}
+
+// formatText is format() with %s, %I, %L and %%.
+func formatText(pattern string, args []Value) (Value, error) {
+	var b strings.Builder
+	next := 0
+	for i := 0; i < len(pattern); i++ {
+		if pattern[i] != '%' {
+			b.WriteByte(pattern[i])
+			continue
+		}
+		if i++; i == len(pattern) {
+			return nil, fault.SQL(fault.Invalid, "22023", "unterminated format() type specifier")
+		}
+		if pattern[i] == '%' {
+			b.WriteByte('%')
+			continue
+		}
+		if !strings.ContainsRune("sIL", rune(pattern[i])) {
+			return nil, unsupported("%%%c in format()", pattern[i])
+		}
+		if next == len(args) {
+			return nil, fault.SQL(fault.Invalid, "22023", "too few arguments for format()")
+		}
+		v := args[next]
+		next++
+		switch {
+		case pattern[i] == 's' && v != nil:
+			b.WriteString(text(v))
+		case pattern[i] == 'L' && v == nil:
+			b.WriteString("NULL")
+		case pattern[i] == 'L':
+			b.WriteString("'" + strings.ReplaceAll(text(v), "'", "''") + "'")
+		case pattern[i] == 'I' && v == nil:
+			return nil, fault.SQL(fault.Invalid, "22004", "null values cannot be formatted as an SQL identifier")
+		case pattern[i] == 'I':
+			b.WriteString(quoteIdent(text(v)))
+		}
+	}
+	return b.String(), nil
+}
+
+// likeEscape rewrites a pattern of LIKE with another escape character, or none, to one with a backslash.
+func likeEscape(pattern, escape string) string {
+	var b strings.Builder
+	for i := 0; i < len(pattern); i++ {
+		switch {
+		case escape != "" && strings.HasPrefix(pattern[i:], escape):
+			b.WriteByte('\\')
+			if i += len(escape); i < len(pattern) {
+				b.WriteByte(pattern[i])
+			}
+		case pattern[i] == '\\':
+			b.WriteString(`\\`)
+		default:
+			b.WriteByte(pattern[i])
+		}
+	}
+	return b.String()
 }
 
 func substring(_ *execution, a []Value) (Value, error) {

@@ -23,11 +23,11 @@ func informationTables() []*definition {
 			generation_expression:varchar? is_updatable:varchar`, fillColumns),
 		define("information_schema.views", 0, `table_catalog:name table_schema:name table_name:name view_definition:varchar
 			check_option:varchar is_updatable:varchar is_insertable_into:varchar`, nil),
+		define("information_schema.constraint_column_usage", 0, "table_catalog:name table_schema:name table_name:name column_name:name constraint_catalog:name constraint_schema:name constraint_name:name", fillConstraintColumns),
+		define("information_schema.key_column_usage", 0, "constraint_catalog:name constraint_schema:name constraint_name:name table_catalog:name table_schema:name table_name:name column_name:name ordinal_position:int4 position_in_unique_constraint:int4?", fillKeyColumns),
+		define("information_schema.table_constraints", 0, "constraint_catalog:name constraint_schema:name constraint_name:name table_catalog:name table_schema:name table_name:name constraint_type:varchar is_deferrable:varchar initially_deferred:varchar enforced:varchar", fillTableConstraints),
 	}
 	for _, t := range [][2]string{
-		{"table_constraints", "constraint_catalog:name constraint_schema:name constraint_name:name table_catalog:name table_schema:name table_name:name constraint_type:varchar is_deferrable:varchar initially_deferred:varchar enforced:varchar"},
-		{"key_column_usage", "constraint_catalog:name constraint_schema:name constraint_name:name table_catalog:name table_schema:name table_name:name column_name:name ordinal_position:int4 position_in_unique_constraint:int4?"},
-		{"constraint_column_usage", "table_catalog:name table_schema:name table_name:name column_name:name constraint_catalog:name constraint_schema:name constraint_name:name"},
 		{"referential_constraints", "constraint_catalog:name constraint_schema:name constraint_name:name unique_constraint_catalog:name unique_constraint_schema:name unique_constraint_name:name match_option:varchar update_rule:varchar delete_rule:varchar"},
 		{"check_constraints", "constraint_catalog:name constraint_schema:name constraint_name:name check_clause:varchar"},
 		{"routines", "specific_catalog:name specific_schema:name specific_name:name routine_catalog:name routine_schema:name routine_name:name routine_type:varchar data_type:varchar routine_definition:varchar"},
@@ -79,19 +79,26 @@ func fillInformationTables(x *execution, add func(row)) {
 }
 
 func fillColumns(x *execution, add func(row)) {
-	column := func(schema, table string, i int, name string, oid uint32, updatable, notNull bool) {
+	column := func(schema, table string, i int, name string, oid uint32, updatable, notNull bool, standard string) {
 		r := row{
 			"table_catalog": x.database, "table_schema": schema, "table_name": table, "column_name": name, "ordinal_position": int64(i + 1),
 			"is_nullable": yesNo(!notNull), "data_type": formatType(int64(oid), -1), "udt_catalog": x.database, "udt_schema": "pg_catalog",
 			"udt_name": udtName(oid), "dtd_identifier": text(int64(i + 1)), "is_self_referencing": "NO", "is_identity": "NO",
 			"is_generated": "NEVER", "is_updatable": yesNo(updatable),
 		}
+		if standard != "" {
+			r["column_default"] = standard
+		}
 		switch oid {
 		case pgtype.Int8OID:
 			r["numeric_precision"], r["numeric_precision_radix"], r["numeric_scale"] = int64(64), int64(2), int64(0)
 		case pgtype.Float8OID:
 			r["numeric_precision"], r["numeric_precision_radix"] = int64(53), int64(2)
-		case pgtype.TimestamptzOID:
+		case pgtype.NumericOID:
+			r["numeric_precision_radix"] = int64(10)
+		case pgtype.DateOID:
+			r["datetime_precision"] = int64(0)
+		case pgtype.TimestamptzOID, pgtype.TimestampOID, pgtype.TimeOID, pgtype.IntervalOID:
 			r["datetime_precision"] = int64(6)
 		}
 		if elementOf(oid) != 0 {
@@ -101,12 +108,16 @@ func fillColumns(x *execution, add func(row)) {
 	}
 	for _, rel := range x.src.Relations() {
 		for i, f := range rel.Columns {
-			column(sql.PublicSchema, rel.Name, i, f.Name, columnOID(f), !rel.View, rel.NotNull != nil && rel.NotNull[i])
+			standard := ""
+			if rel.Defaults != nil {
+				standard = rel.Defaults[i]
+			}
+			column(sql.PublicSchema, rel.Name, i, f.Name, columnOID(f), !rel.View, rel.NotNull != nil && rel.NotNull[i], standard)
 		}
 	}
 	for _, d := range inOrder() {
 		for i, c := range d.cols {
-			column(d.schema, d.relname, i, c.Name, c.OID, false, false)
+			column(d.schema, d.relname, i, c.Name, c.OID, false, false, "")
 		}
 	}
 }

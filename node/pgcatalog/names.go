@@ -2,6 +2,7 @@ package pgcatalog
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgtype"
 
@@ -50,6 +51,9 @@ var types = []typeInfo{
 	{oidRegclass, "regclass", "regclass", 4, "N", 2210},
 	{oidRegtype, "regtype", "regtype", 4, "N", oidRegtypeArray},
 	{pgtype.RecordOID, "record", "record", -1, "P", pgtype.RecordArrayOID},
+	{2202, "regprocedure", "regprocedure", 4, "N", 2207},
+	{2203, "regoperator", "regoperator", 4, "N", 2208},
+	{oidAnyArray, "anyarray", "anyarray", -1, "P", 0},
 	{2278, "void", "void", 4, "P", 0},
 	{pgtype.UUIDOID, "uuid", "uuid", 16, "U", pgtype.UUIDArrayOID},
 	{pgtype.JSONBOID, "jsonb", "jsonb", -1, "U", pgtype.JSONBArrayOID},
@@ -71,6 +75,25 @@ var typeNames = func() map[string]uint32 {
 	return out
 }()
 
+// arrayTypes are the types of arrays by their elements'.
+var arrayTypes = func() map[uint32]uint32 {
+	out := map[uint32]uint32{}
+	for _, t := range types {
+		out[t.oid] = t.array
+	}
+	return out
+}()
+
+// categoryOf is a type's typcategory.
+func categoryOf(oid uint32) string {
+	for _, t := range types {
+		if t.oid == oid {
+			return t.category
+		}
+	}
+	return "A"
+}
+
 // formatType is a type as SQL spells it.
 func formatType(oid, mod int64) string {
 	for _, t := range types {
@@ -91,7 +114,11 @@ func formatType(oid, mod int64) string {
 
 // oidOf is PostgreSQL's type of ours.
 func oidOf(t record.Type) uint32 {
-	if oid, ok := typeNames[t.String()]; ok {
+	name, array := strings.CutSuffix(t.String(), "[]")
+	if oid, ok := typeNames[name]; ok {
+		if array {
+			return arrayTypes[oid]
+		}
 		return oid
 	}
 	return pgtype.TextOID

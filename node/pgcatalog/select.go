@@ -40,23 +40,21 @@ func (c *compiler) selectStmt(st *pgquery.SelectStmt, around *scope) (*query, er
 		return nil, unsupported("this query")
 	}
 	if w := st.WithClause; w != nil {
-		if w.Recursive {
-			return nil, unsupported("WITH RECURSIVE")
-		}
 		known := len(c.ctes)
 		defer func() { c.ctes = c.ctes[:known] }()
 		for _, n := range w.Ctes {
 			t := n.GetCommonTableExpr()
-			q, err := c.selectStmt(t.Ctequery.GetSelectStmt(), nil)
+			var q *query
+			var err error
+			if w.Recursive && readsItself(t) {
+				q, err = c.recursive(t, around)
+			} else if q, err = c.selectStmt(t.Ctequery.GetSelectStmt(), around); err == nil {
+				q.name(t.Aliascolnames)
+			}
 			if err != nil {
 				return nil, err
 			}
-			for i, name := range t.Aliascolnames {
-				if i < len(q.cols) {
-					q.cols[i].Name = name.GetString_().GetSval()
-				}
-			}
-			c.ctes = append(c.ctes, &cte{t.Ctename, q})
+			c.ctes = append(c.ctes, &cte{name: t.Ctename, q: q, around: around})
 		}
 	}
 	switch {
@@ -89,13 +87,15 @@ type selection struct {
 	ordered []orderKey
 	limits
 	distinct bool
+	firstOf  []int // the columns of DISTINCT ON
 }
 
 func (c *compiler) plainSelect(st *pgquery.SelectStmt, around *scope) (*query, error) {
 	s := &scope{parent: around}
 	sel := &selection{distinct: len(st.DistinctClause) > 0}
-	if sel.distinct && (len(st.DistinctClause) > 1 || st.DistinctClause[0].GetNode() != nil) {
-		return nil, unsupported("DISTINCT ON")
+	var on []*pgquery.Node // of DISTINCT ON
+	if sel.distinct && st.DistinctClause[0].GetNode() != nil {
+		sel.distinct, on = false, st.DistinctClause
 	}
 	var leaves []*leaf
 	var err error
@@ -122,6 +122,13 @@ func (c *compiler) plainSelect(st *pgquery.SelectStmt, around *scope) (*query, e
 	visible := len(sel.targets)
 	if sel.ordered, err = c.orderBy(st.SortClause, s, sel); err != nil {
 		return nil, err
+	}
+	for _, n := range on {
+		e, err := c.byPosition(n, s, sel)
+		if err != nil {
+			return nil, err
+		}
+		sel.firstOf = append(sel.firstOf, sel.column(e))
 	}
 	sel.hidden = len(sel.targets) - visible
 	if sel.limits, err = c.limits(st); err != nil {
@@ -327,6 +334,9 @@ func (sel *selection) run(parent *env) ([][]Value, error) {
 		out = distinctRows(out, len(sel.targets)-sel.hidden)
 	}
 	sortRows(out, sel.ordered)
+	if sel.firstOf != nil {
+		out = firstRows(out, sel.firstOf)
+	}
 	if sel.hidden > 0 {
 		for i := range out {
 			out[i] = out[i][:len(sel.targets)-sel.hidden]
@@ -392,6 +402,21 @@ func keyOf(row []Value) string {
 	return string(b)
 }
 
+// firstRows keeps the first row of those that are equal in some columns.
+func firstRows(rows [][]Value, cols []int) [][]Value {
+	seen := map[string]bool{}
+	return slices.DeleteFunc(rows, func(r []Value) bool {
+		key := make([]Value, len(cols))
+		for i, c := range cols {
+			key[i] = r[c]
+		}
+		k := keyOf(key)
+		known := seen[k]
+		seen[k] = true
+		return known
+	})
+}
+
 func distinctRows(rows [][]Value, n int) [][]Value {
 	seen := map[string]bool{}
 	out := rows[:0]
@@ -411,6 +436,16 @@ type orderKey struct {
 	nullsFirst bool
 }
 
+// column returns where an expression stands in the rows, which it is added to where it doesn't yet.
+func (sel *selection) column(e *node) int {
+	col := slices.IndexFunc(sel.targets, func(t target) bool { return t.node == e })
+	if col < 0 {
+		col = len(sel.targets)
+		sel.targets = append(sel.targets, target{node: e})
+	}
+	return col
+}
+
 // orderBy compiles ORDER BY; what isn't in the select list is added to it, hidden.
 func (c *compiler) orderBy(list []*pgquery.Node, s *scope, sel *selection) ([]orderKey, error) {
 	var out []orderKey
@@ -420,12 +455,7 @@ func (c *compiler) orderBy(list []*pgquery.Node, s *scope, sel *selection) ([]or
 		if err != nil {
 			return nil, err
 		}
-		col := slices.IndexFunc(sel.targets, func(t target) bool { return t.node == e })
-		if col < 0 {
-			col = len(sel.targets)
-			sel.targets = append(sel.targets, target{node: e})
-		}
-		out = append(out, keyBy(col, by))
+		out = append(out, keyBy(sel.column(e), by))
 	}
 	return out, nil
 }

@@ -22,16 +22,29 @@ type Relation struct {
 	Name       string
 	View       bool
 	Columns    record.Schema
-	Key        []int  // columns that identify a row; nil: none do
-	NotNull    []bool // of a table: by column
-	Definition string // of a view: its query
+	Key        []int    // columns that identify a row; nil: none do
+	NotNull    []bool   // of a table: by column
+	Defaults   []string // by column, as they were written; empty: none. nil: none at all
+	Indexes    []Index  // besides the primary key
+	Definition string   // of a view: its query
+	Bytes      int64    // on disk, of one copy; 0: unknown
+}
+
+// Index is an index that was made.
+type Index struct {
+	ID      uint64 // from the same numbers as relations
+	Name    string
+	Columns []int
 }
 
 // firstOID is that of user objects in PostgreSQL; an object's is its id above.
 const firstOID = 16384
 
+// OID returns the number of a relation's id in the catalog's tables.
+func OID(id uint64) int64 { return firstOID + int64(id%(oidRange-firstOID)) }
+
 // OID returns the relation's number as the catalog's tables have it.
-func (r *Relation) OID() int64 { return firstOID + int64(r.ID%(1<<31-firstOID)) }
+func (r *Relation) OID() int64 { return OID(r.ID) }
 
 // Column is one of a result.
 type Column struct {

@@ -13,6 +13,11 @@ const databaseOID = 16000
 // heapOID is the access method of tables.
 const heapOID = 2
 
+// settingsColumns are those of pg_settings, and of the function that gives its rows.
+const settingsColumns = `name:text setting:text unit:text? category:text short_desc:text extra_desc:text?
+			context:text vartype:text source:text min_val:text? max_val:text? enumvals:text[] boot_val:text? reset_val:text?
+			sourcefile:text? sourceline:int4? pending_restart:bool`
+
 // systemTables are those of pg_catalog. Of what Millrace doesn't have the tables are there, and empty.
 func systemTables() []*definition {
 	return append([]*definition{
@@ -46,13 +51,28 @@ func systemTables() []*definition {
 			collisdeterministic:bool collencoding:int4 collcollate:text? collctype:text? colliculocale:text? collversion:text?`, fillCollations),
 		define("pg_catalog.pg_language", 2612, `oid:oid lanname:name lanowner:oid lanispl:bool lanpltrusted:bool lanplcallfoid:oid
 			laninline:oid lanvalidator:oid lanacl:aclitem[]`, fillLanguages),
-		define("pg_catalog.pg_settings", 0, `name:text setting:text unit:text? category:text short_desc:text extra_desc:text?
-			context:text vartype:text source:text min_val:text? max_val:text? enumvals:text[] boot_val:text? reset_val:text?
-			sourcefile:text? sourceline:int4? pending_restart:bool`, fillSettings),
+		define("pg_catalog.pg_settings", 0, settingsColumns, fillSettings),
 		define("pg_catalog.pg_tables", 0, `schemaname:name tablename:name tableowner:name tablespace:name? hasindexes:bool
 			hasrules:bool hastriggers:bool rowsecurity:bool`, fillTables),
 		define("pg_catalog.pg_matviews", 0, `schemaname:name matviewname:name matviewowner:name tablespace:name? hasindexes:bool
 			ispopulated:bool definition:text`, fillMatviews),
+		define("pg_catalog.pg_attrdef", 2604, "oid:oid adrelid:oid adnum:int2 adbin:pg_node_tree", fillDefaults),
+		define("pg_catalog.pg_constraint", 2606, `oid:oid conname:name connamespace:oid contype:char condeferrable:bool condeferred:bool convalidated:bool
+			conrelid:oid contypid:oid conindid:oid conparentid:oid confrelid:oid confupdtype:char confdeltype:char confmatchtype:char
+			conislocal:bool coninhcount:int4 connoinherit:bool conkey:int2[] confkey:int2[] conpfeqop:oid[] conppeqop:oid[] conffeqop:oid[]
+			confdelsetcols:int2[] conexclop:oid[] conbin:pg_node_tree?`, fillConstraints),
+		define("pg_catalog.pg_index", 2610, `indexrelid:oid indrelid:oid indnatts:int2 indnkeyatts:int2 indisunique:bool indnullsnotdistinct:bool
+			indisprimary:bool indisexclusion:bool indimmediate:bool indisclustered:bool indisvalid:bool indcheckxmin:bool indisready:bool
+			indislive:bool indisreplident:bool indkey:int2vector indcollation:oidvector indclass:oidvector indoption:int2vector
+			indexprs:pg_node_tree? indpred:pg_node_tree?`, fillIndexes),
+		define("pg_catalog.pg_indexes", 0, "schemaname:name tablename:name indexname:name tablespace:name? indexdef:text", fillIndexList),
+		define("pg_catalog.pg_opclass", 2616, "oid:oid opcmethod:oid opcname:name opcnamespace:oid opcowner:oid opcfamily:oid opcintype:oid opcdefault:bool opckeytype:oid", fillOperatorClasses),
+		define("pg_catalog.pg_opfamily", 2753, "oid:oid opfmethod:oid opfname:name opfnamespace:oid opfowner:oid", fillOperatorFamilies),
+		define("pg_catalog.pg_proc", 1255, `oid:oid proname:name pronamespace:oid proowner:oid prolang:oid procost:float4 prorows:float4 provariadic:oid
+			prokind:char prosecdef:bool proleakproof:bool proisstrict:bool proretset:bool provolatile:char proparallel:char pronargs:int2
+			pronargdefaults:int2 prorettype:oid proargtypes:oidvector proallargtypes:oid[] proargmodes:char[] proargnames:text[]
+			proargdefaults:pg_node_tree? prosrc:text probin:text? proconfig:text[] proacl:aclitem[] prosqlbody:pg_node_tree?`, fillProcedures),
+		define("pg_catalog.pg_show_all_settings()", 0, settingsColumns, fillSettings),
 		define("pg_catalog.pg_get_keywords()", 0, "word:text catcode:char barelabel:bool catdesc:text baredesc:text", fillKeywords),
 	}, emptySystemTables()...)
 }
@@ -76,8 +96,14 @@ func fillClasses(x *execution, add func(row)) {
 		add(row{
 			"oid": r.OID(), "relname": r.Name, "relnamespace": schemaOIDs[sql.PublicSchema], "relowner": int64(ownerOID), "relam": int64(heapOID),
 			"reltuples": float64(-1), "relpersistence": "p", "relkind": kindOfRelation(&r), "relnatts": int64(len(r.Columns)),
-			"relispopulated": true, "relreplident": "n",
+			"relispopulated": true, "relreplident": "d", "relhasindex": len(r.indexes()) > 0,
 		})
+		for _, ix := range r.indexes() {
+			add(row{
+				"oid": ix.oid, "relname": ix.name, "relnamespace": schemaOIDs[sql.PublicSchema], "relowner": int64(ownerOID), "relam": int64(btreeOID),
+				"reltuples": float64(-1), "relpersistence": "p", "relkind": "i", "relnatts": int64(len(ix.columns)), "relispopulated": true, "relreplident": "n",
+			})
+		}
 	}
 	for _, d := range inOrder() {
 		kind := "r"
@@ -92,7 +118,7 @@ func fillClasses(x *execution, add func(row)) {
 }
 
 func fillAttributes(x *execution, add func(row)) {
-	attribute := func(rel int64, i int, name string, typ uint32, notNull bool) {
+	attribute := func(rel int64, i int, name string, typ uint32, notNull, hasDefault bool) {
 		var t typeInfo
 		for _, known := range types {
 			if known.oid == typ {
@@ -106,22 +132,35 @@ func fillAttributes(x *execution, add func(row)) {
 		add(row{
 			"attrelid": rel, "attname": name, "atttypid": int64(typ), "attstattarget": int64(-1), "attlen": t.length, "attnum": int64(i + 1),
 			"attcacheoff": int64(-1), "atttypmod": int64(-1), "attalign": "d", "attstorage": "p", "attislocal": true, "attcollation": collation,
-			"attnotnull": notNull,
+			"attnotnull": notNull, "atthasdef": hasDefault, "attndims": dimensionsOf(typ),
 		})
 	}
 	for _, r := range x.src.Relations() {
 		for i, f := range r.Columns {
-			attribute(r.OID(), i, f.Name, oidOf(f.Type), r.NotNull != nil && r.NotNull[i])
+			attribute(r.OID(), i, f.Name, oidOf(f.Type), r.NotNull != nil && r.NotNull[i], r.Defaults != nil && r.Defaults[i] != "")
+		}
+		for _, ix := range r.indexes() {
+			for i, c := range ix.columns {
+				attribute(ix.oid, i, r.Columns[c].Name, oidOf(r.Columns[c].Type), false, false)
+			}
 		}
 	}
 	for _, d := range inOrder() {
 		for i, c := range d.cols {
-			attribute(d.oid, i, c.Name, c.OID, false)
+			attribute(d.oid, i, c.Name, c.OID, false, false)
 		}
 	}
 }
 
 const defaultCollation = 100
+
+// dimensionsOf is attndims: arrays are declared with one.
+func dimensionsOf(typ uint32) int64 {
+	if elementOf(typ) != 0 {
+		return 1
+	}
+	return 0
+}
 
 func fillTypes(_ *execution, add func(row)) {
 	for _, t := range types {
@@ -133,17 +172,17 @@ func fillTypes(_ *execution, add func(row)) {
 		if t.category == "S" {
 			collation = defaultCollation
 		}
-		add(row{
+		add(functionsOfTypes[t.oid].set(row{
 			"oid": int64(t.oid), "typname": t.name, "typnamespace": schemaOIDs["pg_catalog"], "typowner": int64(ownerOID), "typlen": t.length,
 			"typtype": kind, "typcategory": t.category, "typisdefined": true, "typdelim": ",", "typarray": int64(t.array), "typalign": "d",
 			"typstorage": "p", "typtypmod": int64(-1), "typcollation": collation, "typelem": int64(elementOf(t.oid)),
-		})
+		}))
 		if t.array != 0 {
-			add(row{
+			add(arrayFunctions.set(row{
 				"oid": int64(t.array), "typname": "_" + t.name, "typnamespace": schemaOIDs["pg_catalog"], "typowner": int64(ownerOID),
 				"typlen": int64(-1), "typtype": "b", "typcategory": "A", "typisdefined": true, "typdelim": ",", "typelem": int64(t.oid),
 				"typalign": "d", "typstorage": "x", "typtypmod": int64(-1), "typcollation": collation,
-			})
+			}))
 		}
 	}
 }
@@ -183,6 +222,7 @@ func fillCollations(_ *execution, add func(row)) {
 
 func fillLanguages(_ *execution, add func(row)) {
 	add(row{"oid": int64(14), "lanname": "sql", "lanowner": int64(ownerOID), "lanpltrusted": true})
+	add(row{"oid": int64(internalLanguage), "lanname": "internal", "lanowner": int64(ownerOID)})
 }
 
 func fillSettings(x *execution, add func(row)) {
@@ -195,7 +235,7 @@ func fillSettings(x *execution, add func(row)) {
 func fillTables(x *execution, add func(row)) {
 	for _, r := range x.src.Relations() {
 		if !r.View {
-			add(row{"schemaname": sql.PublicSchema, "tablename": r.Name, "tableowner": x.user})
+			add(row{"schemaname": sql.PublicSchema, "tablename": r.Name, "tableowner": x.user, "hasindexes": len(r.indexes()) > 0})
 		}
 	}
 	for _, d := range inOrder() {
@@ -208,7 +248,7 @@ func fillTables(x *execution, add func(row)) {
 func fillMatviews(x *execution, add func(row)) {
 	for _, r := range x.src.Relations() {
 		if r.View {
-			add(row{"schemaname": sql.PublicSchema, "matviewname": r.Name, "matviewowner": x.user, "ispopulated": true, "definition": r.Definition})
+			add(row{"schemaname": sql.PublicSchema, "matviewname": r.Name, "matviewowner": x.user, "hasindexes": len(r.indexes()) > 0, "ispopulated": true, "definition": r.Definition})
 		}
 	}
 }
@@ -228,15 +268,10 @@ func emptySystemTables() []*definition {
 		oid     int64
 		columns string
 	}{
-		{"pg_attrdef", 2604, "oid:oid adrelid:oid adnum:int2 adbin:pg_node_tree"},
 		{"pg_aggregate", 2600, "aggfnoid:regproc aggkind:char aggnumdirectargs:int2"},
 		{"pg_auth_members", 1261, "roleid:oid member:oid grantor:oid admin_option:bool"},
 		{"pg_available_extensions", 0, "name:name default_version:text installed_version:text comment:text"},
 		{"pg_cast", 2605, "oid:oid castsource:oid casttarget:oid castfunc:oid castcontext:char castmethod:char"},
-		{"pg_constraint", 2606, `oid:oid conname:name connamespace:oid contype:char condeferrable:bool condeferred:bool convalidated:bool
-			conrelid:oid contypid:oid conindid:oid conparentid:oid confrelid:oid confupdtype:char confdeltype:char confmatchtype:char
-			conislocal:bool coninhcount:int4 connoinherit:bool conkey:int2[] confkey:int2[] conpfeqop:oid[] conppeqop:oid[] conffeqop:oid[]
-			confdelsetcols:int2[] conexclop:oid[] conbin:pg_node_tree?`},
 		{"pg_conversion", 2607, "oid:oid conname:name connamespace:oid conowner:oid conforencoding:int4 contoencoding:int4 conproc:regproc condefault:bool"},
 		{"pg_db_role_setting", 2964, "setdatabase:oid setrole:oid setconfig:text[]"},
 		{"pg_default_acl", 826, "oid:oid defaclrole:oid defaclnamespace:oid defaclobjtype:char defaclacl:aclitem[]"},
@@ -248,22 +283,16 @@ func emptySystemTables() []*definition {
 		{"pg_foreign_data_wrapper", 2328, "oid:oid fdwname:name fdwowner:oid fdwhandler:oid fdwvalidator:oid fdwacl:aclitem[] fdwoptions:text[]"},
 		{"pg_foreign_server", 1417, "oid:oid srvname:name srvowner:oid srvfdw:oid srvtype:text srvversion:text srvacl:aclitem[] srvoptions:text[]"},
 		{"pg_foreign_table", 3118, "ftrelid:oid ftserver:oid ftoptions:text[]"},
-		{"pg_index", 2610, `indexrelid:oid indrelid:oid indnatts:int2 indnkeyatts:int2 indisunique:bool indnullsnotdistinct:bool
-			indisprimary:bool indisexclusion:bool indimmediate:bool indisclustered:bool indisvalid:bool indcheckxmin:bool indisready:bool
-			indislive:bool indisreplident:bool indkey:int2vector indcollation:oidvector indclass:oidvector indoption:int2vector
-			indexprs:pg_node_tree? indpred:pg_node_tree?`},
-		{"pg_indexes", 0, "schemaname:name tablename:name indexname:name tablespace:name? indexdef:text"},
 		{"pg_inherits", 2611, "inhrelid:oid inhparent:oid inhseqno:int4 inhdetachpending:bool"},
 		{"pg_locks", 0, "locktype:text database:oid relation:oid pid:int4 mode:text granted:bool"},
-		{"pg_opclass", 2616, "oid:oid opcmethod:oid opcname:name opcnamespace:oid opcowner:oid opcfamily:oid opcintype:oid opcdefault:bool opckeytype:oid"},
+		{"pg_amop", 2602, `oid:oid amopfamily:oid amoplefttype:oid amoprighttype:oid amopstrategy:int2 amoppurpose:char amopopr:oid amopmethod:oid
+			amopsortfamily:oid`},
+		{"pg_amproc", 2603, "oid:oid amprocfamily:oid amproclefttype:oid amprocrighttype:oid amprocnum:int2 amproc:regproc"},
+		{"pg_largeobject_metadata", 2995, "oid:oid lomowner:oid lomacl:aclitem[]"},
 		{"pg_operator", 2617, `oid:oid oprname:name oprnamespace:oid oprowner:oid oprkind:char oprcanmerge:bool oprcanhash:bool oprleft:oid
 			oprright:oid oprresult:oid oprcom:oid oprnegate:oid oprcode:regproc oprrest:regproc oprjoin:regproc`},
 		{"pg_partitioned_table", 3350, "partrelid:oid partstrat:char partnatts:int2 partdefid:oid partattrs:int2vector"},
 		{"pg_policy", 3256, "oid:oid polname:name polrelid:oid polcmd:char polpermissive:bool polroles:oid[] polqual:pg_node_tree? polwithcheck:pg_node_tree?"},
-		{"pg_proc", 1255, `oid:oid proname:name pronamespace:oid proowner:oid prolang:oid procost:float4 prorows:float4 provariadic:oid
-			prokind:char prosecdef:bool proleakproof:bool proisstrict:bool proretset:bool provolatile:char proparallel:char pronargs:int2
-			pronargdefaults:int2 prorettype:oid proargtypes:oidvector proallargtypes:oid[] proargmodes:char[] proargnames:text[]
-			proargdefaults:pg_node_tree? prosrc:text probin:text? proconfig:text[] proacl:aclitem[] prosqlbody:pg_node_tree?`},
 		{"pg_publication", 6104, "oid:oid pubname:name pubowner:oid puballtables:bool pubinsert:bool pubupdate:bool pubdelete:bool pubtruncate:bool pubviaroot:bool"},
 		{"pg_publication_namespace", 6237, "oid:oid pnpubid:oid pnnspid:oid"},
 		{"pg_publication_rel", 6106, "oid:oid prpubid:oid prrelid:oid prqual:pg_node_tree? prattrs:int2vector"},
@@ -276,14 +305,25 @@ func emptySystemTables() []*definition {
 		{"pg_stat_activity", 0, `datid:oid datname:name pid:int4 usesysid:oid usename:name application_name:text client_addr:text? client_port:int4
 			backend_start:timestamptz? xact_start:timestamptz? query_start:timestamptz? state_change:timestamptz? wait_event_type:text?
 			wait_event:text? state:text query:text backend_type:text`},
+		{"pg_stat_database", 0, `datid:oid datname:name numbackends:int4 xact_commit:int8 xact_rollback:int8 blks_read:int8 blks_hit:int8 tup_returned:int8
+			tup_fetched:int8 tup_inserted:int8 tup_updated:int8 tup_deleted:int8 conflicts:int8 temp_files:int8 temp_bytes:int8 deadlocks:int8`},
+		{"pg_stat_gssapi", 0, "pid:int4 gss_authenticated:bool principal:text encrypted:bool"},
+		{"pg_stat_ssl", 0, "pid:int4 ssl:bool version:text cipher:text bits:int4 client_dn:text client_serial:text issuer_dn:text"},
+		{"pg_prepared_xacts", 0, "transaction:xid gid:text prepared:timestamptz? owner:name database:name"},
 		{"pg_stat_user_tables", 0, "relid:oid schemaname:name relname:name seq_scan:int8 n_live_tup:int8 n_dead_tup:int8"},
 		{"pg_statio_user_tables", 0, "relid:oid schemaname:name relname:name heap_blks_read:int8 heap_blks_hit:int8"},
 		{"pg_statistic_ext", 3381, "oid:oid stxrelid:oid stxname:name stxnamespace:oid stxowner:oid stxstattarget:int4 stxkeys:int2vector stxkind:char[]"},
-		{"pg_subscription", 6100, "oid:oid subdbid:oid subname:name subowner:oid subenabled:bool"},
+		{"pg_subscription", 6100, `oid:oid subdbid:oid subskiplsn:text subname:name subowner:oid subenabled:bool subbinary:bool substream:bool
+			subtwophasestate:char subdisableonerr:bool subconninfo:text subslotname:name subsynccommit:text subpublications:text[]`},
 		{"pg_subscription_rel", 6102, "srsubid:oid srrelid:oid srsubstate:char"},
 		{"pg_trigger", 2620, `oid:oid tgrelid:oid tgparentid:oid tgname:name tgfoid:oid tgtype:int2 tgenabled:char tgisinternal:bool
 			tgconstrrelid:oid tgconstrindid:oid tgconstraint:oid tgdeferrable:bool tginitdeferred:bool tgnargs:int2 tgattr:int2vector`},
 		{"pg_ts_config", 3602, "oid:oid cfgname:name cfgnamespace:oid cfgowner:oid cfgparser:oid"},
+		{"pg_parameter_acl", 6243, "oid:oid parname:text paracl:aclitem[]"},
+		{"pg_options_to_table()", 0, "option_name:text option_value:text"},
+		{"pg_partition_tree()", 0, "relid:regclass parentrelid:regclass isleaf:bool level:int4"},
+		{"pg_ts_parser", 3601, "oid:oid prsname:name prsnamespace:oid prsstart:regproc prstoken:regproc prsend:regproc prsheadline:regproc prslextype:regproc"},
+		{"pg_ts_template", 3764, "oid:oid tmplname:name tmplnamespace:oid tmplinit:regproc tmpllexize:regproc"},
 		{"pg_ts_dict", 3600, "oid:oid dictname:name dictnamespace:oid dictowner:oid dicttemplate:oid dictinitoption:text?"},
 		{"pg_user_mappings", 0, "umid:oid srvid:oid srvname:name umuser:oid usename:name umoptions:text[]"},
 		{"pg_views", 0, "schemaname:name viewname:name viewowner:name definition:text"},

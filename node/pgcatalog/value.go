@@ -32,6 +32,7 @@ const (
 	oidOidvector    = 30
 	oidPgNodeTree   = 194
 	oidRegtypeArray = 2211
+	oidAnyArray     = 2277
 )
 
 // elementOf is the element type of an array type, 0 for others.
@@ -125,6 +126,8 @@ func AppendText(dst []byte, v Value) []byte {
 		return strconv.AppendFloat(dst, v, 'g', -1, 64)
 	case string:
 		return append(dst, v...)
+	case tuple:
+		return appendTuple(dst, v)
 	case pair:
 		return append(strconv.AppendInt(append(AppendText(append(dst, '('), v.x), ','), v.n, 10), ')')
 	case vector:

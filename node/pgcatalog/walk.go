@@ -44,6 +44,31 @@ func (k *kindOf) walk(m protoreflect.Message) {
 	})
 }
 
+// readsItself tells whether a query of WITH RECURSIVE reads its own name.
+func readsItself(t *pg_query.CommonTableExpr) bool {
+	found := false
+	var walk func(m protoreflect.Message)
+	walk = func(m protoreflect.Message) {
+		if r, ok := m.Interface().(*pg_query.RangeVar); ok && r.Schemaname == "" && r.Relname == t.Ctename {
+			found = true
+		}
+		m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+			switch {
+			case f.IsMap() || f.Kind() != protoreflect.MessageKind:
+			case f.IsList():
+				for i := range v.List().Len() {
+					walk(v.List().Get(i).Message())
+				}
+			default:
+				walk(v.Message())
+			}
+			return true
+		})
+	}
+	walk(t.Ctequery.ProtoReflect())
+	return found
+}
+
 // timeFunction tells CURRENT_TIMESTAMP and its like, which statements over streams know.
 func timeFunction(op pg_query.SQLValueFunctionOp) bool {
 	switch op {

@@ -159,6 +159,9 @@ func (c *conn) deallocate(st *sql.Deallocate) (string, error) {
 }
 
 func (c *conn) discard(st *sql.Discard) (string, error) {
+	if st.What == "listen" { // nobody can listen
+		return "UNLISTEN", nil
+	}
 	if st.What != "all" {
 		return "DISCARD " + strings.ToUpper(st.What), nil
 	}

@@ -13,12 +13,15 @@ import (
 type column struct {
 	name string
 	oid  uint32
+	// The relation that it is a column of, and its number there; 0: none.
+	table uint32
+	at    uint16
 }
 
 func columnsOf(s record.Schema) []column {
 	out := make([]column, len(s))
 	for i, f := range s {
-		out[i] = column{f.Name, oidOf(f.Type)}
+		out[i] = column{name: f.Name, oid: oidOf(f.Type)}
 	}
 	return out
 }
@@ -26,7 +29,7 @@ func columnsOf(s record.Schema) []column {
 func catalogColumns(in []pgcatalog.Column) []column {
 	out := make([]column, len(in))
 	for i, c := range in {
-		out[i] = column{c.Name, c.OID}
+		out[i] = column{name: c.Name, oid: c.OID}
 	}
 	return out
 }
@@ -63,7 +66,7 @@ func rowDescription(cols []column, f formats) *pgproto3.RowDescription {
 	out := &pgproto3.RowDescription{Fields: make([]pgproto3.FieldDescription, len(cols))}
 	for i, c := range cols {
 		out.Fields[i] = pgproto3.FieldDescription{
-			Name: []byte(oneLine(c.name)), DataTypeOID: c.oid, DataTypeSize: sizeOf(c.oid), TypeModifier: -1, Format: f.of(i),
+			Name: []byte(oneLine(c.name)), TableOID: c.table, TableAttributeNumber: c.at, DataTypeOID: c.oid, DataTypeSize: sizeOf(c.oid), TypeModifier: -1, Format: f.of(i),
 		}
 	}
 	return out

@@ -90,6 +90,11 @@ func (c *conn) prepare(ctx context.Context, st sql.Statement, given []uint32) (*
 	}
 	if d.Output != nil {
 		p.cols = columnsOf(d.Output)
+		for i, o := range d.Origins {
+			if o.Object != 0 {
+				p.cols[i].table, p.cols[i].at = uint32(pgcatalog.OID(o.Object)), uint16(o.Column)
+			}
+		}
 	}
 	return p, nil
 }

@@ -112,6 +112,9 @@ func typeOf(oid uint32) record.Type {
 	case pgtype.JSONBOID, pgtype.JSONOID:
 		return record.JSONB
 	}
+	if elem := elementOIDs[oid]; elem != 0 {
+		return record.ArrayOf(typeOf(elem))
+	}
 	return record.Unknown
 }
 
@@ -338,6 +341,9 @@ func decodeBinaryBytes(oid uint32, b []byte) (record.Value, error) {
 		v, err := record.ParseText(record.Text, string(b))
 		v.Type = record.Unknown
 		return v, err
+	}
+	if elementOIDs[oid] != 0 {
+		return decodeBinaryArray(oid, b)
 	}
 	return record.Value{}, fault.SQL(fault.Unsupported, "0A000", "parameters of type %d in the binary format are not supported; send text", oid)
 }

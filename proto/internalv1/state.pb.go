@@ -223,6 +223,7 @@ type Member struct {
 	Weight        float64                `protobuf:"fixed64,7,opt,name=weight,proto3" json:"weight,omitempty"`
 	State         MemberState            `protobuf:"varint,8,opt,name=state,proto3,enum=millrace.internal.v1.MemberState" json:"state,omitempty"`
 	Voter         bool                   `protobuf:"varint,9,opt,name=voter,proto3" json:"voter,omitempty"`
+	Pg            string                 `protobuf:"bytes,10,opt,name=pg,proto3" json:"pg,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -318,6 +319,13 @@ func (x *Member) GetVoter() bool {
 		return x.Voter
 	}
 	return false
+}
+
+func (x *Member) GetPg() string {
+	if x != nil {
+		return x.Pg
+	}
+	return ""
 }
 
 // PartitionConfig is one partition's configuration. Every change of primary, in_sync or replicas raises the epoch.
@@ -724,7 +732,7 @@ const file_millrace_internal_v1_state_proto_rawDesc = "" +
 	"\x05views\x18\t \x03(\v2\x1d.millrace.internal.v1.ViewDefR\x05views\x12!\n" +
 	"\ftick_ceiling\x18\n" +
 	" \x01(\x04R\vtickCeiling\x12$\n" +
-	"\x0enext_object_id\x18\v \x01(\x04R\fnextObjectId\"\xe7\x01\n" +
+	"\x0enext_object_id\x18\v \x01(\x04R\fnextObjectId\"\xf7\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -734,7 +742,9 @@ const file_millrace_internal_v1_state_proto_rawDesc = "" +
 	"\x04http\x18\x06 \x01(\tR\x04http\x12\x16\n" +
 	"\x06weight\x18\a \x01(\x01R\x06weight\x127\n" +
 	"\x05state\x18\b \x01(\x0e2!.millrace.internal.v1.MemberStateR\x05state\x12\x14\n" +
-	"\x05voter\x18\t \x01(\bR\x05voter\"\xeb\x01\n" +
+	"\x05voter\x18\t \x01(\bR\x05voter\x12\x0e\n" +
+	"\x02pg\x18\n" +
+	" \x01(\tR\x02pg\"\xeb\x01\n" +
 	"\x0fPartitionConfig\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +

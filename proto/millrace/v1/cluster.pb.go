@@ -177,6 +177,7 @@ type Node struct {
 	Voter         bool                   `protobuf:"varint,8,opt,name=voter,proto3" json:"voter,omitempty"`
 	Replicas      uint32                 `protobuf:"varint,9,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	Primaries     uint32                 `protobuf:"varint,10,opt,name=primaries,proto3" json:"primaries,omitempty"`
+	Pg            string                 `protobuf:"bytes,11,opt,name=pg,proto3" json:"pg,omitempty"` // PostgreSQL's protocol
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -279,6 +280,13 @@ func (x *Node) GetPrimaries() uint32 {
 		return x.Primaries
 	}
 	return 0
+}
+
+func (x *Node) GetPg() string {
+	if x != nil {
+		return x.Pg
+	}
+	return ""
 }
 
 type Partition struct {
@@ -746,7 +754,7 @@ const file_millrace_v1_cluster_proto_rawDesc = "" +
 	"partitions\x12'\n" +
 	"\x05moves\x18\x06 \x03(\v2\x11.millrace.v1.MoveR\x05moves\x12'\n" +
 	"\x0ftarget_replicas\x18\a \x01(\rR\x0etargetReplicas\x12\x18\n" +
-	"\anotices\x18\b \x03(\tR\anotices\"\xe4\x01\n" +
+	"\anotices\x18\b \x03(\tR\anotices\"\xf4\x01\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -758,7 +766,8 @@ const file_millrace_v1_cluster_proto_rawDesc = "" +
 	"\x05voter\x18\b \x01(\bR\x05voter\x12\x1a\n" +
 	"\breplicas\x18\t \x01(\rR\breplicas\x12\x1c\n" +
 	"\tprimaries\x18\n" +
-	" \x01(\rR\tprimaries\"\x9d\x01\n" +
+	" \x01(\rR\tprimaries\x12\x0e\n" +
+	"\x02pg\x18\v \x01(\tR\x02pg\"\x9d\x01\n" +
 	"\tPartition\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
