@@ -120,7 +120,7 @@ func (c *cluster) addStream(s *millracev1.Stream) {
 
 func (c *cluster) startNode(i int, addr string) *node {
 	var lis net.Listener
-	for deadline := time.Now().Add(5 * time.Second); ; { // a port just closed may take a moment to be free
+	for deadline := time.Now().Add(60 * time.Second); ; { // a port just closed may take a moment to be free
 		var err error
 		if lis, err = net.Listen("tcp", addr); err == nil {
 			break

@@ -641,7 +641,7 @@ func TestProducerInvalid(t *testing.T) {
 // waitFor waits until cond holds; it fails the test when that takes long.
 func waitFor(t testing.TB, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); {
+	for deadline := time.Now().Add(60 * time.Second); !cond(); {
 		if time.Now().After(deadline) {
 			t.Error("waited too long")
 			return

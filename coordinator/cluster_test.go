@@ -30,7 +30,7 @@ import (
 func TestMain(m *testing.M) {
 	code := m.Run()
 	// A probe of memberlist under way outlives its Shutdown by up to its timeout.
-	for end := time.Now().Add(15 * time.Second); code == 0; {
+	for end := time.Now().Add(60 * time.Second); code == 0; {
 		// TestDamagedRaftLog leaves one that stands still, as it must.
 		err := goleak.Find(goleak.IgnoreTopFunction("github.com/millrace/millrace/coordinator.guarded.stop"))
 		if err == nil {
@@ -358,7 +358,7 @@ func (n *testNode) wait() error {
 	n.t.Helper()
 	select {
 	case n.err = <-n.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(60 * time.Second):
 		n.t.Fatalf("%s: Run doesn't return", n.name)
 	}
 	n.gone = true

@@ -371,7 +371,7 @@ func TestPrepareStop(t *testing.T) {
 	nodes := startThree(t, nil)
 	leader, others := leaderOf(t, nodes)
 	for _, n := range []*testNode{others[0], leader} {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 		if err := n.PrepareStop(ctx); err != nil {
 			t.Fatal(err)
 		}

@@ -45,7 +45,7 @@ func TestClosePipelines(t *testing.T) {
 		if !errors.Is(err, raft.ErrPipelineShutdown) {
 			t.Logf("ended with %v", err) // the connection may be found closed first
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(60 * time.Second):
 		t.Fatal("the sender waits for ever")
 	}
 	if _, err := client.AppendEntriesPipeline("s", server.LocalAddr()); !errors.Is(err, raft.ErrPipelineShutdown) {

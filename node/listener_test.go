@@ -38,13 +38,13 @@ func TestSharedListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	if _, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}); err != nil {
 		t.Fatal(err)
 	}
 
-	out, err := l.raft.Dial(raft.ServerAddress(tcp.Addr().String()), 5*time.Second)
+	out, err := l.raft.Dial(raft.ServerAddress(tcp.Addr().String()), 60*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestSharedListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer third.Close()
-	third.SetReadDeadline(time.Now().Add(10 * time.Second))
+	third.SetReadDeadline(time.Now().Add(60 * time.Second))
 	if _, err := third.Read(got); err == nil {
 		t.Fatal("a third connection was served with a limit of two")
 	}

@@ -105,6 +105,12 @@ var deliberateFaults = []mistakes.Mistake{
 	{Name: "an operator's choice not obeyed", Edits: mistakes.In(
 		"held.go", "if !chosen ||", `if !chosen || mistake("an operator's choice not obeyed") ||`,
 	), Caught: []string{"heals", "commit-known"}},
+	{Name: "retention told once only", Edits: mistakes.In(
+		"lead.go", "	p.startsSent = 0 //", "	if !mistake(\"retention told once only\") {\n		p.startsSent = 0\n	}\n	//",
+	), Caught: []string{"retention"}},
+	{Name: "retention not told by a primary that restarted", Edits: mistakes.In(
+		"lead.go", "if st.start > 0 {", `if st.start > 0 && !mistake("retention not told by a primary that restarted") {`,
+	), Caught: []string{"retention"}},
 	{Name: "committed, though not compared", Edits: mistakes.In(
 		"follow.go", "return min(r.known, r.agreed, r.durable)",
 		`if mistake("committed, though not compared") {

@@ -477,7 +477,7 @@ func (n *node) request(req AppendRequest) (AppendResult, error) {
 // must appends at the primary until it is acknowledged.
 func (c *cluster) must(p ids.PartitionID, s ids.StreamID, b *millracev1.Batch) AppendResult {
 	c.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		res, err := c.primary(p).append(p, s, b, 0)
 		if err == nil {
@@ -493,10 +493,10 @@ func (c *cluster) must(p ids.PartitionID, s ids.StreamID, b *millracev1.Batch) A
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for !cond() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 20 s: %s", what)
+			t.Fatalf("not within 60 s: %s", what)
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -103,6 +103,11 @@ func (r *replica) lead(now time.Duration, again bool) {
 	if !again {
 		r.stepDown(r.moved())
 		r.primary = primaryState{probes: r.primary.probes}
+		for _, st := range r.streams {
+			if st.start > 0 {
+				r.primary.startsVersion = 1 // the others may not know it
+			}
+		}
 		old = nil
 	}
 	r.role, r.leader = RolePrimary, ""
@@ -127,7 +132,7 @@ func (r *replica) lead(now time.Duration, again bool) {
 			// Its disk has what it acknowledged, whichever the epoch. Whether it takes this one is still to be asked.
 			q := old[i]
 			p.match, p.next, p.confirmed, p.heard, p.lost = q.match, q.match+1, q.confirmed, q.heard, false
-			p.startsSent, p.ackPos, p.sentPos = q.startsSent, q.ackPos, q.ackPos
+			p.ackPos, p.sentPos = q.ackPos, q.ackPos
 			if p.rejoinAt = q.rejoinAt; q.inSync {
 				p.rejoinAt = now + rejoinPause // when it is still in sync that means nothing
 			}
@@ -225,6 +230,7 @@ func (r *replica) startProbe(p *progress) {
 	r.setMode(p, modeProbing)
 	r.primary.probes++
 	p.probe, p.probeSent, p.resetting = r.primary.probes, false, false
+	p.startsSent = 0 // it may have restarted, and forgotten what it had removed but not synced
 	p.marks, p.sentPos = p.marks[:0], p.ackPos
 	r.fx.wake = append(r.fx.wake, p)
 }

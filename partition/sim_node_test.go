@@ -345,6 +345,10 @@ func (s *sim) trim() {
 	if !n.up || n.r == nil || n.r.role != RolePrimary || !s.chance(30) {
 		return
 	}
+	s.trimOn(n)
+}
+
+func (s *sim) trimOn(n *simNode) {
 	stream := ids.StreamID(s.rng.IntN(2) + 1)
 	if st := n.r.streams[stream]; st != nil && st.committed > st.start {
 		s.trimAt(n, stream, st.start+1+ids.Offset(s.rng.IntN(int(st.committed-st.start))))

@@ -222,6 +222,7 @@ func (s *sim) produce() {
 // heal lets everything get through, and waits until all that was sent is acknowledged and all members agree.
 func (s *sim) heal() {
 	s.healing = true
+	healed, trimmed := 0, s.forgets // steps since it is healed but for retention
 	for range 6000 {
 		s.step++
 		s.now += 10 * time.Millisecond
@@ -232,8 +233,19 @@ func (s *sim) heal() {
 		}
 		s.check()
 		if s.healed() {
-			s.final()
-			return
+			late := s.untrimmed()
+			switch {
+			case late != "" && !s.forgets:
+				if healed++; healed > 50 {
+					s.violated("retention", "%s keeps what the primary's retention has removed", late)
+				}
+			case !trimmed:
+				healed, trimmed = 0, true
+				s.trimAndCrash()
+			default:
+				s.final()
+				return
+			}
 		}
 		if s.step%500 == 0 { // a reset whose parts came out of order begins again
 			for _, n := range s.nodes {
@@ -296,4 +308,40 @@ func (s *sim) healed() bool {
 		}
 	}
 	return true
+}
+
+// trimAndCrash lets retention remove something everywhere, and another member crash before that is on its disk. It comes
+// back so soon that it stays in sync.
+func (s *sim) trimAndCrash() {
+	cfg := s.last().Partitions[0]
+	s.trimOn(s.node(ids.NodeID(cfg.Primary)))
+	for range 3 {
+		for _, n := range s.nodes {
+			n.send()
+			n.elapse()
+		}
+		for len(s.net) > 0 {
+			s.deliver(0, false)
+		}
+	}
+	for _, id := range cfg.Replicas {
+		if id != cfg.Primary {
+			s.node(ids.NodeID(id)).crash()
+			return
+		}
+	}
+}
+
+// untrimmed names a member that keeps what the primary's retention has removed.
+func (s *sim) untrimmed() ids.NodeID {
+	cfg := s.last().Partitions[0]
+	primary := s.node(ids.NodeID(cfg.Primary)).r
+	for _, id := range cfg.Replicas {
+		for stream, st := range s.node(ids.NodeID(id)).r.streams {
+			if p := primary.streams[stream]; p != nil && st.start < p.start {
+				return ids.NodeID(id)
+			}
+		}
+	}
+	return ""
 }

@@ -81,7 +81,7 @@ func TestWriterOrder(t *testing.T) {
 	}
 	select {
 	case <-all:
-	case <-time.After(30 * time.Second):
+	case <-time.After(60 * time.Second):
 		t.Errorf("not all was written: %v", told)
 	}
 	cancel()

@@ -36,9 +36,9 @@ func seeded(t testing.TB) *rand.Rand {
 
 func waitFor(t testing.TB, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); !cond(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("waited 20 s in vain")
+			t.Fatal("waited 60 s in vain")
 		}
 	}
 }

@@ -346,8 +346,8 @@ func TestPostgresSubscribe(t *testing.T) {
 				if strings.Contains(l, part) {
 					return
 				}
-			case <-time.After(30 * time.Second):
-				t.Fatalf("no %q after 30 s", part)
+			case <-time.After(60 * time.Second):
+				t.Fatalf("no %q after 60 s", part)
 			}
 		}
 	}
@@ -396,7 +396,7 @@ func TestPostgresLimits(t *testing.T) {
 	for _, c := range all {
 		c.Close(t.Context())
 	}
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for { // a closed connection is gone a moment later
 		again, err := pgx.Connect(t.Context(), "postgres://me@"+s.pg+"/x")
 		if err == nil {
@@ -453,7 +453,7 @@ func sendGarbage(t *testing.T, addr string) {
 			t.Logf("garbage %d: %v", i, err)
 		}
 		nc.(*net.TCPConn).CloseWrite()
-		nc.SetReadDeadline(time.Now().Add(30 * time.Second))
+		nc.SetReadDeadline(time.Now().Add(60 * time.Second))
 		if _, err := io.Copy(io.Discard, nc); err != nil && strings.Contains(err.Error(), "timeout") {
 			t.Errorf("garbage %d leaves the connection open", i)
 		}

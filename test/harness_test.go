@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	startTimeout = 30 * time.Second // of a process, on a busy machine
+	startTimeout = 60 * time.Second // of a process, on a busy machine
 	stepTimeout  = 60 * time.Second // of anything else that is waited for
 )
 

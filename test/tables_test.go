@@ -90,7 +90,7 @@ func TestTableStatementsExclude(t *testing.T) {
 			t.Errorf("key %d was inserted %d times", key, times)
 		}
 	}
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		got, err := one(t, nodes[0].grpc, "SELECT n FROM counters WHERE name = 'x'")["n"].(json.Number).Int64()
 		if err != nil {

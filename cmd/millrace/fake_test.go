@@ -289,7 +289,7 @@ func (n *fakeNode) Read(req *millracev1.ReadRequest, stream millracev1.Log_ReadS
 // waitFor waits until cond holds; it fails the test when that takes long.
 func waitFor(t *testing.T, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); {
+	for deadline := time.Now().Add(60 * time.Second); !cond(); {
 		if time.Now().After(deadline) {
 			t.Fatal("waited too long")
 		}
