@@ -173,6 +173,9 @@ type Scan struct {
 	// KeyPrefix is a view's leading Key columns that the query fixes by equality, in order: a point or prefix read.
 	// The filter above the scan checks the same columns again, so a reader may ignore it.
 	KeyPrefix []record.Value `json:"key_prefix,omitempty"`
+	// Keys, if any, are the whole keys of the only rows that are wanted of a view (ad-hoc only). Nothing above the scan
+	// checks that; a reader may hand over more rows, and whoever made the plan drops them.
+	Keys []KeyRead `json:"keys,omitempty"`
 	// Index is a way to the rows by an index of the view; the filter above the scan checks the same again, so a reader may
 	// ignore it.
 	Index *IndexRead `json:"index,omitempty"`
@@ -180,6 +183,12 @@ type Scan struct {
 	AsOf uint64 `json:"as_of,omitempty"`
 	// Table says that Object is a table's: its rows, or its log. For EXPLAIN.
 	Table bool `json:"table,omitempty"`
+}
+
+// KeyRead is the key of a row that is wanted, and the partition that the row is in, if it is there.
+type KeyRead struct {
+	Partition uint32         `json:"partition"`
+	Key       []record.Value `json:"key"` // in the order of the view's Key
 }
 
 // IndexRead narrows a scan to the rows of a view whose indexed columns begin with the values of Equal, and of which the

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
@@ -145,6 +146,12 @@ func (rt *Runtime) ReadScan(ctx context.Context, view ids.StreamID, p ids.Partit
 			return s.drain(ctx, fn)
 		}
 	}
+	if t, err := rt.find(view, p); err == nil && len(scan.Keys) > 0 && tick >= t.view.created && t.view.codec.layout == keyed {
+		if _, err := t.await(ctx, tick); err != nil {
+			return err
+		}
+		return t.readPoints(ctx, tick, scan.Keys, fn)
+	}
 	return rt.Read(ctx, view, p, tick, scan.KeyPrefix, fn)
 }
 
@@ -228,6 +235,85 @@ func (t *target) readPoint(tick ids.Tick, key []byte, fn func(*record.Delta) err
 		return nil
 	}
 	return fn(row)
+}
+
+// pointsAtOnce is how many rows readPoints looks for while it keeps the target from closing a tick.
+const pointsAtOnce = 256
+
+// readPoints reads the rows with the keys that are said to be in this partition.
+func (t *target) readPoints(ctx context.Context, tick ids.Tick, all []plan.KeyRead, fn func(*record.Delta) error) error {
+	var keys [][]byte
+	for _, k := range all {
+		if ids.PartitionID(k.Partition) != t.p || len(k.Key) != len(t.view.codec.key) {
+			continue
+		}
+		key, err := t.plan.codec.prefixOf(k.Key)
+		if err != nil {
+			return err
+		}
+		keys = append(keys, key)
+	}
+	for chunk := range slices.Chunk(keys, pointsAtOnce) {
+		if err := ctx.Err(); err != nil {
+			return fault.Wrap(kindOfContext(ctx), err, "read of view %q", t.view.name)
+		}
+		rows, err := t.points(tick, chunk)
+		if err != nil {
+			return err
+		}
+		if rows.N > 0 {
+			if err := fn(rows); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// points returns the rows with some keys, as of a tick.
+func (t *target) points(tick ids.Tick, keys [][]byte) (*record.Delta, error) {
+	now := t.newRows()
+	at := make(map[string]int, len(keys)) // where the row of a key is in now; -1: nowhere
+	t.mu.Lock()
+	later, err := t.later(t.rt.store, tick)
+	if err == nil {
+		err = t.gone()
+	}
+	for i := 0; err == nil && i < len(keys); i++ {
+		before := now.N
+		err = t.rows.get(keys[i], now)
+		at[string(keys[i])] = before
+		if now.N == before {
+			at[string(keys[i])] = -1
+		}
+	}
+	t.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	u, err := t.undo(later, func(k []byte, _ *record.Delta, _ int) bool { _, ok := at[string(k)]; return ok })
+	if err != nil {
+		return nil, err
+	}
+	if len(u.rows) == 0 {
+		return now, nil
+	}
+	out := t.newRows()
+	for _, key := range keys {
+		i, known := at[string(key)]
+		if !known {
+			continue // the same key again
+		}
+		delete(at, string(key))
+		old, changed := u.rows[string(key)]
+		switch {
+		case changed && old >= 0:
+			out.AppendRow(u.old, int(old), 1)
+		case !changed && i >= 0:
+			out.AppendRow(now, i, 1)
+		}
+	}
+	return out, nil
 }
 
 // gone tells whether the target was closed meanwhile. Called with mu held.

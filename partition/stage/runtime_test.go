@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/plan"
 	"github.com/millrace/millrace/proto/internalv1"
 	"github.com/millrace/millrace/record"
 	"github.com/millrace/millrace/storage"
@@ -269,6 +271,56 @@ func TestPointRead(t *testing.T) {
 					t.Errorf("%s at %d where k = %q has\n  %s\nwant\n  %s", tv.name, tick, key, show(got), show(want))
 				}
 			}
+		}
+	}
+}
+
+// TestPointReads reads some rows by their whole keys, at several ticks: what a scan has of them, and nothing else.
+func TestPointReads(t *testing.T) {
+	c := newTestCluster(t, 2, 4, nil)
+	rng := rand.New(rand.NewPCG(2, 2))
+	v := perKey()
+	m := c.createView(100, v, false)
+	ticks := []ids.Tick{}
+	for range 12 {
+		next := c.tick + 5000
+		for p := range 4 {
+			c.append(ids.PartitionID(p), next, randomEvents(rng, next, 10))
+		}
+		c.closeTick(next, []int{0, 1, 2, 3})
+		ticks = append(ticks, next)
+	}
+	wanted := []string{"k1", "k7", "", "none", "k7", "k3"}
+	for _, tick := range []ids.Tick{ticks[11], ticks[6], ticks[0], m.created} {
+		want := map[string]int64{}
+		for row, n := range v.naive(m, tick) {
+			for _, key := range wanted {
+				if strings.HasPrefix(row, null(key)+"|") {
+					want[row] = n
+				}
+			}
+		}
+		got := map[string]int64{}
+		for p := range ids.PartitionID(4) {
+			scan := &plan.Scan{}
+			for _, key := range wanted {
+				value := record.Value{Type: record.Text, Bytes: []byte(key), Null: key == ""}
+				scan.Keys = append(scan.Keys, plan.KeyRead{Partition: uint32(p), Key: []record.Value{value}}, plan.KeyRead{Partition: 9, Key: []record.Value{value}})
+			}
+			err := c.primary(p).rt.ReadScan(t.Context(), 100, p, tick, scan, func(d *record.Delta) error {
+				rows := map[string]int64{}
+				addRows(rows, d)
+				for row := range rows { // a key that is asked for twice may come twice
+					got[row] = 1
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("at %d\n  %s\nwant\n  %s", tick, show(got), show(want))
 		}
 	}
 }
