@@ -1,8 +1,10 @@
 package node
 
 import (
+	"github.com/millrace/millrace/dataflow"
 	"github.com/millrace/millrace/internal/ids"
 	"github.com/millrace/millrace/partition/stage"
+	"github.com/millrace/millrace/plan"
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
 	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
 	"github.com/millrace/millrace/record"
@@ -96,6 +98,11 @@ func (c *catalog) object(v *internalv1.ViewDef, prev *catalog) (*sql.Object, err
 func (c *catalog) Lookup(name string) (*sql.Object, bool) {
 	o, ok := c.byName[name]
 	return o, ok
+}
+
+// Fold implements sql.Folder.
+func (c *catalog) Fold(e *plan.Expr) (record.Value, error) {
+	return dataflow.Evaluate(e, dataflow.Env{})
 }
 
 // Names implements sql.Catalog.

@@ -49,6 +49,8 @@ type analyzer struct {
 	shared  []*sharedDef // in the order in which they must be built
 	rels    int          // relations in FROM so far
 	change  *changeQuery // of a statement that changes rows; else nil
+	simple  *simplifier
+	notes   []string // what was done to the query
 }
 
 // maxRelations bounds the relations that one statement reads, each use of a WITH query counted: the text that a short

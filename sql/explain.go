@@ -128,6 +128,9 @@ func ExplainWith(p *plan.Plan, op func(stage, op int) string, stage func(stage i
 	if p.Key != nil {
 		x.line(0, "key %s: one row for each", names(p.Output, p.Key))
 	}
+	for _, n := range p.Notes {
+		x.line(0, "planned: %s", n)
+	}
 	return x.lines
 }
 

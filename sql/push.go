@@ -91,7 +91,7 @@ func (a *analyzer) pushExtend(r *rel, preds []*node) *rel {
 	var down, stay []*node
 	for _, p := range preds {
 		if !have.within(p) {
-			inlined := (&decorrelation{items: r.items}).inline(p)
+			inlined := a.simple.of((&decorrelation{items: r.items}).inline(p))
 			if inlined.size > maxInline || !have.within(inlined) {
 				stay = append(stay, p)
 				continue

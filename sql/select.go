@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/millrace/millrace/plan"
@@ -49,19 +50,47 @@ func (q *query) names() []string {
 	return out
 }
 
-// prepare moves predicates down and decides which rows are late, in the query and in the shared ones that it uses.
+// prepare simplifies expressions, moves predicates down, leaves out what has no rows and decides which rows are late, in
+// the query and in the shared ones that it uses.
 func (a *analyzer) prepare(q *query) {
+	a.simple = a.simplifier()
 	for _, d := range a.shared {
-		d.rel = a.push(d.rel, nil)
+		d.rel = a.prepared(d.rel)
 		a.markDrops(d.rel)
 	}
-	q.rel = a.push(q.rel, nil)
+	q.rel = a.prepared(q.rel)
 	a.markDrops(q.rel)
 	// A shared query must have the columns of all its uses, whichever is planned first.
 	for _, d := range a.shared {
 		d.need = setOf(d.cols)
 	}
 }
+
+// prepared is one tree of the query. A statement that changes rows reads its table, and a view something, whatever the
+// conditions come to.
+func (a *analyzer) prepared(r *rel) *rel {
+	r = a.push(a.simplify(r, a.simple), nil)
+	r = a.simplify(r, a.simple)
+	if a.change != nil {
+		return r
+	}
+	notes := a.notes
+	if out := a.prune(r); !a.live || out.reads() {
+		return out
+	}
+	a.notes = notes
+	return r
+}
+
+// note remembers what was done to the query, for EXPLAIN.
+func (a *analyzer) note(format string, args ...any) {
+	if text := fmt.Sprintf(format, args...); len(a.notes) < maxNotes && !slices.Contains(a.notes, text) {
+		a.notes = append(a.notes, text)
+	}
+}
+
+// maxNotes bounds what a plan keeps for EXPLAIN.
+const maxNotes = 32
 
 // resultFirst makes the result's columns the first ones, under their names, and those that are there to sort by the rest.
 func (p *planner) resultFirst(s *stream, q *query) {
@@ -98,7 +127,7 @@ func (p *planner) result(s *stream, ids []int, names []string) {
 }
 
 func (p *planner) plan(s *stream, q *query) *plan.Plan {
-	out := &plan.Plan{Version: plan.Version, Stages: p.numbered(s.st)}
+	out := &plan.Plan{Version: plan.Version, Stages: p.numbered(s.st), Notes: p.a.notes}
 	for _, o := range q.outs {
 		out.Output = append(out.Output, record.Field{Name: o.name, Type: p.a.cols.of(o.id).typ})
 	}

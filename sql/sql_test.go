@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/millrace/millrace/dataflow"
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/plan"
 	"github.com/millrace/millrace/record"
@@ -31,6 +32,9 @@ func (m memory) Names() []string {
 	slices.Sort(out)
 	return out
 }
+
+// Fold computes a constant as a node does.
+func (m memory) Fold(e *plan.Expr) (record.Value, error) { return dataflow.Evaluate(e, dataflow.Env{}) }
 
 // run does what a node does with each statement, and returns what it says.
 func (m memory) run(text string) (string, error) {

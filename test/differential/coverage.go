@@ -50,6 +50,10 @@ func newCoverage() *coverage {
 // plan counts a plan's operators and functions.
 func (c *coverage) plan(p *plan.Plan) {
 	c.overViews(p)
+	for _, n := range p.Notes {
+		what, _, _ := strings.Cut(n, ":")
+		c.ops["planned: "+what]++
+	}
 	for i := range p.Stages {
 		st := &p.Stages[i]
 		if x := st.Exchange; x != nil {
@@ -221,6 +225,18 @@ func (c *coverage) expr(e *plan.Expr) {
 	}
 }
 
+// parts writes what was counted under a name that is no operator's.
+func (c *coverage) parts(w io.Writer, name string) {
+	var list []string
+	for v, n := range c.ops {
+		if rest, ok := strings.CutPrefix(v, name+": "); ok {
+			list = append(list, fmt.Sprintf("%s %d", rest, n))
+		}
+	}
+	slices.Sort(list)
+	fmt.Fprintf(w, "  %-14s %8s  %s\n", name, "", strings.Join(list, ", "))
+}
+
 // print writes the table of what was reached, and what wasn't.
 func (c *coverage) print(w io.Writer, long bool) {
 	var kinds []string
@@ -241,14 +257,8 @@ func (c *coverage) print(w io.Writer, long bool) {
 		slices.Sort(parts)
 		fmt.Fprintf(w, "  %-14s %8d  %s\n", k, c.ops[k], strings.Join(parts, ", "))
 	}
-	var exchanges []string
-	for v, n := range c.ops {
-		if rest, ok := strings.CutPrefix(v, "exchange: "); ok {
-			exchanges = append(exchanges, fmt.Sprintf("%s %d", rest, n))
-		}
-	}
-	slices.Sort(exchanges)
-	fmt.Fprintf(w, "  %-14s %8s  %s\n", "exchange", "", strings.Join(exchanges, ", "))
+	c.parts(w, "exchange")
+	c.parts(w, "planned")
 	var missing []string
 	for _, k := range operatorKinds {
 		if c.ops[string(k)] == 0 {

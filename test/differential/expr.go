@@ -167,7 +167,7 @@ func (g *gen) predicate(in []column, depth int) text {
 	rough := g.rough
 	g.rough = false
 	defer func() { g.rough = rough }()
-	kind := g.d.weighted(46, 10, 10, 8, 6, 6, 4, 10)
+	kind := g.d.weighted(46, 10, 10, 8, 6, 6, 4, 10, 4)
 	if depth <= 0 {
 		kind = min(kind, 0)
 	}
@@ -194,12 +194,28 @@ func (g *gen) predicate(in []column, depth int) text {
 			return format("(%s) IS %s%s", g.predicate(in, depth-1), pick(g.d, []string{"", "NOT "}), pick(g.d, []string{"TRUE", "FALSE", "UNKNOWN"}))
 		}
 		return g.call(record.Boolean, in, depth).text
+	case 8:
+		return g.constant(in, depth)
 	}
 	if c, ok := g.column(in, func(c *column) bool { return true }); ok && g.d.chance(12) {
 		return format("%s IS %sNULL", c.text, pick(g.d, []string{"", "NOT "}))
 	}
 	t, e := g.comparand(in, depth)
 	return format("%s %s %s", e.text, pick(g.d, relations), g.other(t, e, in, depth))
+}
+
+// constant draws a condition of which all or a part is constant.
+func (g *gen) constant(in []column, depth int) text {
+	truth := pick(g.d, []string{"true", "false", "NULL::boolean", "1 = 2", "2 > 1", "NOT (1 >= 2)", "NULL = 1", "1 IN (1)", "true = false", "coalesce(NULL, 3, 1) = 3"})
+	switch g.d.n(4) {
+	case 0:
+		return same("(" + truth + ")")
+	case 1:
+		return format("((%s) %s (%s))", g.predicate(in, depth-1), pick(g.d, []string{"AND", "OR", "=", "<>"}), truth)
+	case 2:
+		return format("CASE WHEN %s THEN %s ELSE %s END", truth, g.predicate(in, depth-1), g.predicate(in, depth-1))
+	}
+	return format("NOT (NOT (%s) %s %s)", g.predicate(in, depth-1), pick(g.d, []string{"AND", "OR"}), truth)
 }
 
 // alias returns a new name.
