@@ -232,6 +232,10 @@ func (a *analyzer) rejectsNull(p *node, ids idSet) bool {
 		return a.nullWith(p.args[0], ids)
 	case plan.ExprOr:
 		return !slices.ContainsFunc(p.args, func(n *node) bool { return !a.rejectsNull(n, ids) })
+	case plan.ExprAnd:
+		return slices.ContainsFunc(p.args, func(n *node) bool { return a.rejectsNull(n, ids) })
+	case plan.ExprCoal: // x IS TRUE
+		return !slices.ContainsFunc(p.args, func(n *node) bool { return !isTruth(n, false) && !a.nullWith(n, ids) })
 	case plan.ExprCol:
 		return ids[p.col]
 	}
@@ -257,21 +261,11 @@ func nullCall(fn string) bool {
 }
 
 func (a *analyzer) pushJoin(r *rel, preds []*node) *rel {
-	left, right := setOf(r.in[0].outs()), setOf(r.in[1].outs())
-	// Conditions above may make an outer join an inner one.
-	needsLeft := slices.ContainsFunc(preds, func(p *node) bool { return a.rejectsNull(p, left) })
-	needsRight := slices.ContainsFunc(preds, func(p *node) bool { return a.rejectsNull(p, right) })
-	switch {
-	case r.join == plan.JoinLeft && needsRight, r.join == plan.JoinRight && needsLeft, r.join == plan.JoinFull && needsLeft && needsRight:
-		r.join = plan.JoinInner
-	case r.join == plan.JoinFull && needsRight:
-		r.join = plan.JoinRight
-	case r.join == plan.JoinFull && needsLeft:
-		r.join = plan.JoinLeft
-	}
+	a.strengthen(r, preds)
 	if r.join == plan.JoinInner {
 		return a.pushInner(r, preds)
 	}
+	left, right := setOf(r.in[0].outs()), setOf(r.in[1].outs())
 	var stay, downLeft, downRight, on []*node
 	for _, p := range preds {
 		switch {
@@ -293,72 +287,10 @@ func (a *analyzer) pushJoin(r *rel, preds []*node) *rel {
 			on = append(on, p)
 		}
 	}
+	downLeft, downRight = a.impliedOutside(r, downLeft, downRight)
 	r.preds = on
 	r.in[0], r.in[1] = a.push(r.in[0], downLeft), a.push(r.in[1], downRight)
 	return filterRel(r, stay...)
-}
-
-// pushInner flattens a tree of inner joins and puts it together again so that each join has a key where that can be:
-// in the order of FROM, but a relation without a condition to those before it waits for one that has.
-func (a *analyzer) pushInner(r *rel, preds []*node) *rel {
-	var parts []*rel
-	all := slices.Clone(preds)
-	var flatten func(r *rel)
-	flatten = func(r *rel) {
-		switch {
-		case r.kind == relJoin && r.join == plan.JoinInner:
-			all = append(all, r.preds...)
-			flatten(r.in[0])
-			flatten(r.in[1])
-		case r.kind == relFilter:
-			all = append(all, r.preds...)
-			flatten(r.in[0])
-		default:
-			parts = append(parts, r)
-		}
-	}
-	flatten(r)
-	all = uniqueNodes(all)
-	for i, p := range parts {
-		down, rest := split(all, setOf(p.outs()).within)
-		all, parts[i] = rest, a.push(p, down)
-	}
-	out := parts[0]
-	parts = parts[1:]
-	for len(parts) > 0 {
-		i := nextJoin(setOf(out.outs()), parts, all)
-		next := parts[i]
-		parts = slices.Delete(parts, i, i+1)
-		have := setOf(out.outs())
-		have.addAll(next.outs())
-		var on []*node
-		on, all = split(all, have.within)
-		out = joinRel(plan.JoinInner, out, next, on...)
-	}
-	return filterRel(out, all...)
-}
-
-// nextJoin returns which of parts to join next: the first with an equality to what is there, else the first with any
-// condition, else the first.
-func nextJoin(have idSet, parts []*rel, preds []*node) int {
-	best, found := 0, 0
-	for i, p := range parts {
-		mine := setOf(p.outs())
-		score := 0
-		for _, n := range preds {
-			if !mine.touches(n) || !have.touches(n) {
-				continue
-			}
-			score = max(score, 1)
-			if l, _, ok := splitEquality(n, mine); ok && l != nil {
-				score = 2
-			}
-		}
-		if score > found {
-			best, found = i, score
-		}
-	}
-	return best
 }
 
 func uniqueNodes(nodes []*node) []*node {

@@ -58,8 +58,15 @@ func (c catalog) Lookup(name string) (*sql.Object, bool) { o, ok := c[name]; ret
 // Names implements sql.Catalog.
 func (c catalog) Names() []string { return nil }
 
+// folding is a catalog that counts what is computed while a query is planned.
+type folding struct {
+	catalog
+	cover *coverage
+}
+
 // Fold implements sql.Folder.
-func (c catalog) Fold(e *plan.Expr) (record.Value, error) {
+func (f folding) Fold(e *plan.Expr) (record.Value, error) {
+	f.cover.expr(e)
 	return dataflow.Evaluate(e, dataflow.Env{})
 }
 
@@ -158,7 +165,7 @@ func (m *memory) createView(v *View, after ids.Tick) error {
 	if !ok {
 		return fmt.Errorf("not a view")
 	}
-	p, depends, err := sql.PlanView(create, m.names)
+	p, depends, err := sql.PlanView(create, folding{m.names, m.cover})
 	if err != nil {
 		return err
 	}
