@@ -78,7 +78,9 @@ func (d *tickDelta) size() int {
 }
 
 // deltaLog keeps a target's output deltas for as long as the retention says: the newest in memory, all of them in the
-// state store, in blocks of what was flushed together. A block's key is its last tick.
+// state store, in blocks of what was flushed together. A block's key is its last tick and then its first: another
+// primary's block with the same last tick may begin elsewhere, and must not take this one's place. Of such blocks the one
+// that goes back furthest comes first.
 //
 // Where rows are only appended, they are the deltas: no blocks are stored, and what isn't in memory is read from the rows.
 type deltaLog struct {
@@ -177,21 +179,23 @@ func (l *deltaLog) write(b *storage.Batch, done, retain ids.Tick, maxBytes int64
 			block = append(block, d.raw...)
 		}
 		l.added = deltaBlock{l.recent[len(l.recent)-1].tick, int64(len(block))}
-		b.Set(l.key(l.added.last), block)
+		b.Set(l.key(l.recent[l.stored].tick, l.added.last), block)
 	}
 	disk := l.disk + l.added.bytes
 	if len(l.blocks) == 0 || disk <= maxBytes && done < l.blocks[0].last+retain+retain/8 {
 		return
 	}
-	for l.dropped < len(l.blocks) && (l.blocks[l.dropped].last+retain <= done || disk > maxBytes) {
-		if disk <= maxBytes && l.blocks[l.dropped].last > low {
+	for l.dropped < len(l.blocks) {
+		last := l.blocks[l.dropped].last
+		goes := disk > maxBytes || last+retain <= done && last <= low
+		if !goes && (l.dropped == 0 || last > l.blocks[l.dropped-1].last) { // else it goes with the one before
 			break
 		}
 		disk -= l.blocks[l.dropped].bytes
 		l.dropped++
 	}
 	if l.dropped > 0 {
-		b.DeleteRange(l.prefix, l.key(l.blocks[l.dropped-1].last+1))
+		b.DeleteRange(l.prefix, l.bound(l.blocks[l.dropped-1].last+1))
 	}
 }
 
@@ -246,7 +250,12 @@ func (l *deltaLog) drop(n int) {
 	l.stored -= n
 }
 
-func (l *deltaLog) key(last ids.Tick) []byte {
+func (l *deltaLog) key(first, last ids.Tick) []byte {
+	return binary.BigEndian.AppendUint64(l.bound(last), uint64(first))
+}
+
+// bound is what the keys of blocks with this last tick begin with.
+func (l *deltaLog) bound(last ids.Tick) []byte {
 	return binary.BigEndian.AppendUint64(slices.Clip(l.prefix), uint64(last))
 }
 
@@ -274,7 +283,7 @@ func (l *deltaLog) load(r storage.Reader) error {
 	}
 	for ok := it.First(); ok; ok = it.Next() {
 		suffix := it.Key()[len(l.prefix):]
-		if len(suffix) != 8 {
+		if len(suffix) != 16 {
 			_ = it.Close()
 			return fault.New(fault.Corrupted, "partition %d of a view: a stored delta has a malformed key", l.p)
 		}
@@ -341,7 +350,7 @@ func (l *deltaLog) between(r storage.Reader, after, upto ids.Tick, maxBytes int)
 // readBlocks hands the stored deltas of ticks in (after, below] to take.
 func (l *deltaLog) readBlocks(r storage.Reader, after, below ids.Tick, take func(tickDelta) bool) (more bool, err error) {
 	_, hi := prefixRange(l.prefix)
-	it, err := r.Iter(l.key(after+1), hi)
+	it, err := r.Iter(l.bound(after+1), hi)
 	if err != nil {
 		return false, err
 	}

@@ -97,3 +97,55 @@ func checkBetween(l *deltaLog, store storage.Reader, all []ids.Tick, after, upto
 	}
 	return nil
 }
+
+// TestDeltaBlocksOfTwoPrimaries stores what one primary flushes and then, from an earlier tick on, what another one does,
+// as a replica of both gets it: blocks overlap, and may end with the same tick.
+func TestDeltaBlocksOfTwoPrimaries(t *testing.T) {
+	schema := record.Schema{{Name: "n", Type: record.BigInt}}
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		store := memStore(t)
+		var all []ids.Tick
+		for tick := ids.Tick(1); tick <= 40; tick++ {
+			if rng.IntN(3) == 0 {
+				all = append(all, tick)
+			}
+		}
+		write := func(from, upto, has ids.Tick) {
+			l := &deltaLog{prefix: storage.StateKey(3, 4, spaceDeltas, nil), p: 4}
+			for from < upto {
+				to := min(upto, from+1+ids.Tick(rng.IntN(15)))
+				for _, tick := range all {
+					if tick > from && tick <= to {
+						d := record.NewDelta(schema, 1)
+						d.Cols[0].AppendInt(int64(tick))
+						d.N = 1
+						l.add(tick, d)
+					}
+				}
+				b := store.NewBatch()
+				l.write(b, to, 1000, 1<<20, maxTick)
+				if to > has { // a batch that ends below isn't applied
+					if err := store.Commit(b, false); err != nil {
+						t.Fatal(err)
+					}
+				}
+				b.Close()
+				l.written()
+				from = to
+			}
+		}
+		took := ids.Tick(1 + rng.IntN(39)) // over from the first one at this tick
+		write(0, took, 0)
+		write(ids.Tick(rng.IntN(int(took))), 40, took)
+		l := &deltaLog{prefix: storage.StateKey(3, 4, spaceDeltas, nil), p: 4}
+		if err := l.load(store); err != nil {
+			t.Fatal(err)
+		}
+		for after := range ids.Tick(40) {
+			if err := checkBetween(l, store, all, after, 40, 1<<20); err != nil {
+				t.Fatalf("seed %d, ticks %v, taken over at %d: after %d: %v", seed, all, took, after, err)
+			}
+		}
+	}
+}

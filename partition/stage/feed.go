@@ -35,7 +35,7 @@ func (f *feed) release(n int64) {
 	}
 	if f.reader != nil {
 		f.reader.release(n)
-	} else if owed := f.owed.Add(n); owed >= f.window/4 && owed-n < f.window/4 {
+	} else if owed, much := f.owed.Add(n), max(1, f.window/4); owed >= much && owed-n < much {
 		f.link.poke(f)
 	}
 }

@@ -25,7 +25,7 @@ func FuzzDeltaBlock(f *testing.F) {
 		f.Fatal(err)
 	}
 	b.Close()
-	v, closer, err := store.Get(l.key(9))
+	v, closer, err := store.Get(l.key(5, 9))
 	if err != nil {
 		f.Fatal(err)
 	}

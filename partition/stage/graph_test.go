@@ -2,7 +2,6 @@ package stage
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -254,10 +253,6 @@ func joined(sizesID, histogramID ids.StreamID) testView {
 	}
 }
 
-// powerFlag adds power failures of all nodes at once to TestRandomGraph. It is off because it finds a mistake that isn't
-// mended yet, in one of some twelve runs: after such a failure a stage counts twice what it had counted. See docs/guarantees.md.
-var powerFlag = flag.Bool("stage.power", false, "TestRandomGraph crashes all nodes at once, too")
-
 // graphRun is a randomRun with views of many stages and views over views.
 type graphRun struct {
 	*randomRun
@@ -417,7 +412,7 @@ func (r *graphRun) run(rounds int) {
 			r.publish()
 		case k == 6:
 			c.crash(c.nodes[rng.IntN(len(c.nodes))], rng)
-		case k == 16 && *powerFlag:
+		case k == 16:
 			c.crashAll(rng)
 			r.publish()
 		case k == 7:

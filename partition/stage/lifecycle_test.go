@@ -432,6 +432,44 @@ func TestCrashInHistory(t *testing.T) {
 	}
 }
 
+// TestHistoryReadAgain takes from a view what it has of its history in one partition: the others, which have all of it but
+// its end, must not take what is read for that one a second time.
+func TestHistoryReadAgain(t *testing.T) {
+	c := newTestCluster(t, 1, 3, func(cfg *Config) { cfg.FlushInterval = time.Millisecond })
+	c.fill(rand.New(rand.NewPCG(3, 3)), 5, 20)
+	v := sizes()
+	c.ahead = 10_000
+	m := c.createView(100, v, false)
+	n := c.nodes[0]
+	eventually(t, "all of the history is stored, but that it is complete", func() bool {
+		for _, tg := range n.rt.all.Load().targets {
+			tg.mu.Lock()
+			saved := tg.saved.positions
+			tg.mu.Unlock()
+			for p := range saved {
+				if _, end, err := c.logs.End(ids.PartitionID(p), testStream); err != nil || saved[p].offset != end || saved[p].through != 0 {
+					return false
+				}
+			}
+		}
+		return true
+	})
+	c.stop(n)
+	store := c.open(n)
+	b := store.NewBatch()
+	b.DeleteRange(storage.StatePartitionRange(100, 1))
+	if err := store.Commit(b, false); err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.start(n)
+	c.closeTick(c.tick+20_000, []int{0, 1, 2})
+	c.check(100, v, m, c.tick)
+}
+
 // fullStore refuses commits for a while, as a disk without room.
 type fullStore struct {
 	*storage.Store

@@ -11,25 +11,14 @@ import (
 )
 
 // progressVersion is the version of the stored format: of TargetProgress and of everything that it describes. What an
-// older version has stored is computed again. Version 1 had a view's appended rows one by one. Version 3 is only of views
-// with a temporal join whose rows are appended: builds that know but version 2 would take them for something else.
-const (
-	progressVersion       = 2
-	progressVersionJoined = 3
-)
-
-// version is that of what the target stores.
-func (t *target) version() uint32 {
-	if t.view.plan != nil && hasAppendedJoin(t.view.plan) {
-		return progressVersionJoined
-	}
-	return progressVersion
-}
+// older version has stored is computed again. Version 1 had a view's appended rows one by one, version 2 a block's last
+// tick alone as its key.
+const progressVersion = 3
 
 // progress encodes how far the target is. Called with mu held.
 func (t *target) progress() ([]byte, error) {
 	m := &internalv1.TargetProgress{
-		Version: t.version(), Done: uint64(t.applied), CutTick: uint64(t.cut.tick),
+		Version: progressVersion, Done: uint64(t.applied), CutTick: uint64(t.cut.tick),
 		Created: uint64(t.view.created), Base: t.base, RowsIn: t.rowsIn, RowsOut: t.rowsOut,
 		Rows: t.rows.count, Late: t.counts.Late, Errors: t.counts.Errors, LastError: t.counts.LastError,
 		StateBytes: t.stateBytes(), NextRow: t.rows.next, Floor: uint64(t.deltas.floorAfter()),
@@ -78,7 +67,7 @@ func loadTarget(rt *Runtime, plan *targetPlan, p ids.PartitionID) (*target, erro
 			return nil, fault.Wrap(fault.Corrupted, err, "the stored progress of view %q in partition %d", v.name, p)
 		}
 		anew := m.Created != 0 && ids.Tick(m.Created) != v.created // it has begun anew while this node was down
-		old := m.Version < t.version() && t.canRecompute()
+		old := m.Version < progressVersion && t.canRecompute()
 		if anew || old || plan.derived && ids.Tick(m.Done) < v.created {
 			err = t.wipe(sources) // which pieces of its history it has can't be told
 		} else {
@@ -155,9 +144,9 @@ func (t *target) wipe(sources int) error {
 }
 
 func (t *target) restore(m *internalv1.TargetProgress, sources int) error {
-	if m.Version != t.version() {
+	if m.Version != progressVersion {
 		return fault.New(fault.Unsupported, "view %q, partition %d: stored in format %d, this build reads %d; drop the view and create it again",
-			t.view.name, t.p, m.Version, t.version())
+			t.view.name, t.p, m.Version, progressVersion)
 	}
 	if len(m.Positions) != sources {
 		return fault.New(fault.Corrupted, "view %q, partition %d: stored positions of %d sources instead of %d",

@@ -108,18 +108,6 @@ func appendedJoin(op *plan.Op) bool {
 	return op.Kind == plan.OpTemporalJoin && op.TemporalJoin != nil && op.TemporalJoin.Appended && len(op.Inputs) == 2
 }
 
-// hasAppendedJoin tells whether the plan has such a join anywhere.
-func hasAppendedJoin(p *plan.Plan) bool {
-	for i := range p.Stages {
-		for k := range p.Stages[i].Ops {
-			if appendedJoin(&p.Stages[i].Ops[k]) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // onlyAppends tells whether an operator that reads rows which never disappear writes such.
 func onlyAppends(op *plan.Op) bool {
 	switch op.Kind {

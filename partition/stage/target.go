@@ -180,7 +180,9 @@ func (t *target) process(w *work) error {
 		items = items[n:]
 	}
 	t.mu.Lock()
-	t.applied = max(t.applied, w.through)
+	if !t.closed { // else ticks were left out
+		t.applied = max(t.applied, w.through)
+	}
 	t.mu.Unlock()
 	return nil
 }
