@@ -129,6 +129,9 @@ func (b *binder) arrayOperands(name string, args []*node) (string, []*node, erro
 	} else if right.typ == record.Unknown && name != "json_get_path" && name != "json_get_path_text" {
 		right, err = b.coerce(right, left.typ)
 	}
+	if err != nil {
+		return "", nil, err
+	}
 	switch name {
 	case "json_contains":
 		name = "array_contains"
