@@ -105,8 +105,24 @@ func (p *planner) join(r *rel, need idSet) *stream {
 // prefer asks a grouping under r to move its rows by the keys of a join above it, if it groups by all of them: they would
 // have to move again otherwise.
 func (p *planner) prefer(r *rel, keys []int) {
-	for r.kind == relFilter || r.kind == relExtend || r.kind == relEmit {
-		r = r.in[0]
+	for {
+		switch {
+		case r.kind == relFilter || r.kind == relExtend || r.kind == relEmit:
+			r = r.in[0]
+			continue
+		case r.kind == relShared && r.shared.def.done == nil:
+			mine := make([]int, len(keys))
+			for i, k := range keys {
+				at := slices.Index(r.shared.cols, k)
+				if at < 0 {
+					return
+				}
+				mine[i] = r.shared.def.cols[at]
+			}
+			r, keys = r.shared.def.rel, mine
+			continue
+		}
+		break
 	}
 	if r.kind == relAggregate && len(keys) > 0 && setOf(r.agg.keys).hasAll(keys) {
 		p.by[r] = unique(keys)

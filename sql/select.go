@@ -60,6 +60,7 @@ func (a *analyzer) prepare(q *query) {
 	}
 	q.rel = a.prepared(q.rel)
 	a.markDrops(q.rel)
+	a.share(q)
 	// A shared query must have the columns of all its uses, whichever is planned first.
 	for _, d := range a.shared {
 		d.need = setOf(d.cols)

@@ -8,7 +8,7 @@ import (
 // view draws a view over the relations that there are.
 func (g *gen) view(name string, steps int) (View, *relation) {
 	q, options := query{}, ""
-	kind := g.d.weighted(44, 12, 8, 6, 5, 7, 8, 5, 7)
+	kind := g.d.weighted(40, 12, 8, 6, 5, 7, 8, 5, 7, 6)
 	ok := false
 	switch kind {
 	case 1:
@@ -23,6 +23,8 @@ func (g *gen) view(name string, steps int) (View, *relation) {
 		q, ok = g.scalarView()
 	case 6:
 		q, ok = g.placedView()
+	case 9:
+		q, ok = g.sharedView()
 	case 8:
 		q, ok = g.orderedJoin()
 	case 7:
