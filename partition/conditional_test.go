@@ -18,7 +18,7 @@ func changed(err error) bool {
 }
 
 func TestConditionalAppend(t *testing.T) {
-	c := newCluster(t, 3, 1, nil).startAll()
+	c := newCluster(t, 3, 1, patient).startAll()
 	first := c.must(0, 2, batchOf(0, 0, "a"))
 	n := c.primary(0)
 	if _, err := n.request(AppendRequest{Stream: 2, Batch: batchOf(0, 0, "b"), UnchangedSince: first.Tick - 1}); !changed(err) {
@@ -52,7 +52,7 @@ func TestConditionalAppend(t *testing.T) {
 
 // TestConditionalAppendsExclude lets many raise one number, each on the condition that nobody else did meanwhile.
 func TestConditionalAppendsExclude(t *testing.T) {
-	c := newCluster(t, 3, 1, nil).startAll()
+	c := newCluster(t, 3, 1, patient).startAll()
 	c.must(0, 2, batchOf(0, 0, "0"))
 	n := c.primary(0)
 	const writers, each = 4, 10
@@ -90,7 +90,7 @@ func TestConditionalAppendsExclude(t *testing.T) {
 
 // TestGeneratedAppend appends batches that hold no records but their number, each where the log ends.
 func TestGeneratedAppend(t *testing.T) {
-	c := newCluster(t, 3, 1, nil).startAll()
+	c := newCluster(t, 3, 1, patient).startAll()
 	c.must(0, 1, batchOf(0, 0, "a")) // the partition is open
 	n := c.primary(0)
 	give := func(base ids.Offset, count uint32) (AppendResult, error) {

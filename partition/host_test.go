@@ -164,9 +164,7 @@ func TestHandover(t *testing.T) {
 	}()
 	for _, to := range []string{"n2", "n3", "n1"} {
 		begin := time.Now()
-		if err := c.change(0, ids.Epoch(c.config(0).Epoch), func(cfg *internalv1.PartitionConfig) error { cfg.HandoverTo = to; return nil }); err != nil {
-			t.Fatal(err)
-		}
+		c.reassign(0, func(cfg *internalv1.PartitionConfig) { cfg.HandoverTo = to })
 		eventually(t, "handed over", func() bool { return c.config(0).Primary == to })
 		c.must(0, 2, batchOf(0, 0, "after"))
 		t.Logf("handover to %s: %v", to, time.Since(begin))

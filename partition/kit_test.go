@@ -95,6 +95,12 @@ func newCluster(t testing.TB, nodes, partitions int, cfg func(*Config)) *cluster
 	return c
 }
 
+// patient is the configuration of a cluster in which nothing fails: on a machine that stands still for a while nobody is taken
+// for unresponsive, and no append is refused for it.
+func patient(cfg *Config) {
+	cfg.AckTimeout, cfg.StartGrace, cfg.CommitTimeout = time.Minute, time.Minute, time.Minute
+}
+
 func quiet() *slog.Logger {
 	if os.Getenv("PARTITION_LOG") != "" {
 		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))

@@ -175,7 +175,7 @@ func subscribing(t *testing.T, servers []*server) {
 		}
 		return ""
 	})
-	if f.gap > 2*time.Second { // each second, on a busy machine
+	if f.gap > 20*time.Second { // each second, but on a very busy machine
 		t.Errorf("%v without a line", f.gap)
 	}
 	fails(t, at, "DROP STREAM subs", `"subv"`)

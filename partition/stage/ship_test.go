@@ -317,18 +317,23 @@ func TestShipHalfCopy(t *testing.T) {
 		c.check(id, v, models[id], c.tick)
 	}
 	half := laneKey{}
-	gate := &shipGate{limit: 1, opened: make(chan struct{})}
+	gate := &shipGate{limit: 1, more: make(chan struct{})}
 	c.stop(c.nodes[0])
 	c.peers = gate.peers
 	c.start(c.nodes[0])
 	c.start(c.nodes[1])
 	c.fill(rng, 1, 50)
+	passed := time.Now()
 	eventually(t, "a copy is under way", func() bool {
 		for _, k := range lanes {
 			if m := c.nodes[1].markOf(k); m.copying && m.tick > 0 {
 				half = k
 				return true
 			}
+		}
+		if time.Since(passed) > 2*time.Second { // it was refused, since the node had just begun, or its stream broke
+			passed = time.Now()
+			gate.let(1)
 		}
 		return false
 	})
@@ -337,23 +342,44 @@ func TestShipHalfCopy(t *testing.T) {
 	for id, v := range views {
 		c.check(id, v, models[id], c.tick)
 	}
-	gate.open()
+	gate.let(1 << 30)
 	c.awaitShipped(t, lanes)
 	c.sameEverywhere(t, lanes, false)
 }
 
-// shipGate lets so many chunks of copies through that aren't the last, then none until it is opened.
+// shipGate lets so many chunks of copies through that aren't the last, then none until it is to let more.
 type shipGate struct {
-	mu     sync.Mutex
-	limit  int
-	opened chan struct{}
+	mu    sync.Mutex
+	limit int
+	more  chan struct{} // closed when there is
 }
 
-func (g *shipGate) open() {
+func (g *shipGate) let(chunks int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.limit = 1 << 30
-	close(g.opened)
+	g.limit += chunks
+	close(g.more)
+	g.more = make(chan struct{})
+}
+
+// pass waits until a chunk may go.
+func (g *shipGate) pass(ctx context.Context, last bool) error {
+	for {
+		g.mu.Lock()
+		free, more := g.limit > 0, g.more
+		if free && !last {
+			g.limit--
+		}
+		g.mu.Unlock()
+		if free {
+			return nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (g *shipGate) peers(p Peers) Peers {
@@ -383,18 +409,8 @@ type gatedStream struct {
 
 func (s gatedStream) SendMsg(m any) error {
 	if r, ok := m.(*internalv1.ShipRequest); ok && r.Piece != nil && len(r.Piece.Cursor) > 0 {
-		s.g.mu.Lock()
-		wait := s.g.limit <= 0
-		if !r.Piece.Copied {
-			s.g.limit--
-		}
-		s.g.mu.Unlock()
-		if wait {
-			select {
-			case <-s.g.opened:
-			case <-s.Context().Done():
-				return s.Context().Err()
-			}
+		if err := s.g.pass(s.Context(), r.Piece.Copied); err != nil {
+			return err
 		}
 	}
 	return s.ClientStream.SendMsg(m)
