@@ -25,6 +25,9 @@ const (
 // there at the start, and written when the power fails. A process that ends in another way leaves the folder as it was.
 const Memory = "MILLRACE_CHAOS_MEMORY"
 
+// Interval is the environment variable with the time between two rounds of retention, as Go writes it; 10s otherwise.
+const Interval = "MILLRACE_CHAOS_INTERVAL"
+
 // Set turns a switch; the process sees it within some 20 ms.
 func Set(control, name, value string) error {
 	tmp := filepath.Join(control, name+".new")
@@ -52,6 +55,7 @@ var changes = []change{
 	{"coordinator/leader.go", "now.UnixMicro()", "switches.Micros(now)"},
 	{"node/await.go", "time.Now().UnixMicro()", "switches.Micros(time.Now())"},
 	{"partition/host.go", "h.cfg.Now().UnixMicro()", "switches.Micros(h.cfg.Now())"},
+	{"partition/config.go", "RetentionInterval: 10 * time.Second", "RetentionInterval: switches.Interval(10 * time.Second)"},
 	{"partition/retention.go", "h.cfg.Now().UnixMicro()", "switches.Micros(h.cfg.Now())"},
 }
 
