@@ -53,6 +53,8 @@ type aggregate struct {
 	global   bool // the one group without keys that always exists
 	started  bool // global: it was emitted
 	slotsOf0 []int32
+	hold     func(int64) error // see Env
+	held     int64             // bytes that it was told of
 }
 
 const groupVersion = 1
@@ -68,7 +70,7 @@ func newAggregate(b *builder) (operator, error) {
 	p := b.op.Aggregate
 	a := &aggregate{
 		index: b.index, phase: p.Phase, keys: p.Keys, aggs: p.Aggs, out: b.out, errs: b.errs, state: b.env.State,
-		keep: b.keep, buf: record.NewDelta(b.out.schema, 0),
+		keep: b.keep, hold: b.env.Hold, buf: record.NewDelta(b.out.schema, 0),
 	}
 	a.whole = p.Panes != nil || p.Session != nil
 	a.session = p.Session != nil && p.Phase == plan.AggPartial
@@ -390,7 +392,7 @@ func (a *aggregate) push(in *record.Delta) error {
 			return err
 		}
 	}
-	return nil
+	return a.account()
 }
 
 // maskWeights sets dst to the rows of in with weight 0 where column c isn't true.

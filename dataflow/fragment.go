@@ -36,6 +36,9 @@ type Env struct {
 	// Check, if set, is called with the rows that operators pass on, and whether whoever gets them keeps all of them until
 	// the end of the tick. Its error ends the fragment: so an ad-hoc query bounds its time and its memory.
 	Check func(rows *record.Delta, kept bool) error
+	// Hold, if set, is called with how many bytes more the groups of an aggregate take, which it keeps until the end of the
+	// tick. Its error ends the fragment.
+	Hold func(bytes int64) error
 }
 
 // Fragment is one stage in one partition. Only one goroutine at a time may use it. After an error it is of no use:

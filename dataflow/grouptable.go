@@ -50,7 +50,7 @@ type keyColumn struct {
 	word int // where its words begin
 }
 
-const minEntries = 1 << 10
+const minEntries = 1 << 7 // thousands of views have a table in each partition
 
 func newGroupTable(s record.Schema, exact bool) *groupTable {
 	t := &groupTable{exact: exact, null: -1, hseed: maphash.MakeSeed(), entries: make([]uint64, minEntries)}

@@ -119,7 +119,9 @@ func reachable(addr net.Addr) (string, error) {
 func (n *Node) newHost() (*partition.Host, error) {
 	cfg := partition.DefaultConfig()
 	cfg.Node, cfg.Coordinator = n.id, n.coord
-	cfg.InFlightBytes = n.cfg.InFlightBytes
+	cfg.InFlightBytes, cfg.PartitionBytes = n.cfg.InFlightBytes, min(cfg.PartitionBytes, n.cfg.InFlightBytes)
+	cfg.CacheBytes, cfg.CompactMemory = n.budget.Batches, min(cfg.CompactMemory, n.budget.Batches)
+	cfg.GroupBytes, cfg.CopyWindow = int(min(int64(cfg.GroupBytes), n.budget.InFlight)), min(cfg.CopyWindow, n.budget.Backlog)
 	cfg.CopyLimit = n.copyLimit(cfg.MaxBatchBytes)
 	cfg.CompactBytes, cfg.CompactDelay = n.cfg.CompactBytes, stage.DefaultConfig().RetainTicks
 	cfg.LowWater = func(p ids.PartitionID, stream ids.StreamID) (ids.Offset, bool) { return n.runtime.LowWater(stream, p) }
@@ -138,7 +140,11 @@ func (n *Node) copyLimit(maxBatch int) *rate.Limiter {
 func (n *Node) newRuntime() (*stage.Runtime, error) {
 	cfg := stage.DefaultConfig()
 	cfg.NodeID, cfg.Workers = n.id, runtime.GOMAXPROCS(0)
-	cfg.Ship.BytesPerSecond = n.cfg.ShipRate
+	b := n.budget
+	cfg.DirtyBytes, cfg.CacheBytes, cfg.ExchangeBytes, cfg.DecodedBytes = b.Dirty, b.State, b.Exchange, b.Decoded
+	cfg.ScratchBytes, cfg.RecentBytes = b.Scratch, b.Changes
+	cfg.Ship.BytesPerSecond, cfg.Ship.BacklogBytes = n.cfg.ShipRate, b.Backlog
+	cfg.Ship.WindowBytes = min(cfg.Ship.WindowBytes, b.Backlog)
 	return stage.New(cfg, stage.Deps{
 		Store: n.stateStore, Logs: logReader{n.host}, Peers: n.peers, Logger: n.log.With("part", "views"),
 		Committed: func(p ids.PartitionID) (uint64, error) {

@@ -30,6 +30,9 @@ type Config struct {
 
 	PProf bool // serve /debug/pprof on HTTP
 
+	// Memory is what the process should stay below, in bytes; 0: a quarter of the machine's, 1 GiB at least. See Budget.
+	Memory int64
+
 	MaxRecordBytes    int           // larger records are rejected
 	MaxMessageBytes   int           // of a gRPC message
 	MaxConnections    int           // on the gRPC port
@@ -40,18 +43,18 @@ type Config struct {
 	CopiesPerNode     int           // partitions that a node copies at once; small ones may be up to eight
 	CompactBytes      int64         // of a table's log in a partition, from which on it is compacted by key; 0: never
 	ShipRate          int64         // bytes a second of views' state that the node sends to other replicas
-	InFlightBytes     int64         // of appends that wait for the disk or replicas, on this node
-	IngestBytes       int64         // of clients' appends that this node holds, wherever they go
-	ConnInFlightBytes int64         // of these, from one connection
+	InFlightBytes     int64         // of appends that wait for the disk or replicas, on this node; 0: as Budget says
+	IngestBytes       int64         // of clients' appends that this node holds, wherever they go; 0: as Budget says
+	ConnInFlightBytes int64         // of these, from one connection; 0: 16 MiB, or as much as of all
 	MaxReaders        int           // reads of logs and subscriptions at once
 	DiskReserve       int64         // free bytes of the disk below which appends are refused
 	MaxStatementBytes int           // of one text of SQL
-	CacheBytes        int64         // block caches of both stores together
+	CacheBytes        int64         // block caches of both stores together; 0: as Budget says
 	DrainTimeout      time.Duration // how long a stopping node tries to hand its primaries over
 	ShutdownTimeout   time.Duration // how long a stopping node waits for calls under way
 	SubscribeProgress time.Duration // longest time between two messages of a subscription
-	QueryMemoryBytes  int64         // of the rows that one ad-hoc statement may hold here
-	QueriesBytes      int64         // of the rows that all of them may hold here
+	QueryMemoryBytes  int64         // of the rows that one ad-hoc statement may hold here; 0: as Budget says
+	QueriesBytes      int64         // of the rows that all of them may hold here; 0: as Budget says
 }
 
 // DefaultPG is where PostgreSQL's protocol is served unless told otherwise.
@@ -67,10 +70,8 @@ func DefaultConfig() Config {
 		ShipRate:     stage.DefaultShipConfig().BytesPerSecond,
 		MaxStaleness: 10 * time.Second, StatementTimeout: 30 * time.Second,
 		CopyRate: 64 << 20, CopiesPerNode: 1,
-		InFlightBytes: 64 << 20, IngestBytes: 256 << 20, ConnInFlightBytes: 16 << 20, CacheBytes: 128 << 20,
 		MaxReaders: 1000, DiskReserve: 512 << 20, MaxStatementBytes: sql.MaxTextBytes,
 		DrainTimeout: 3 * time.Second, ShutdownTimeout: 3 * time.Second, SubscribeProgress: 500 * time.Millisecond,
-		QueryMemoryBytes: 1 << 30, QueriesBytes: 2 << 30,
 	}
 }
 
@@ -137,6 +138,10 @@ func (c Config) Validate() error {
 
 // validateLimits tells what is wrong with the bounds.
 func (c Config) validateLimits() error {
+	if err := c.validateMemory(); err != nil {
+		return err
+	}
+	c.fill()
 	largest := int64(partition.DefaultConfig().MaxBatchBytes)
 	switch {
 	case c.MaxMessageBytes < 128<<10 || c.MaxMessageBytes > 1<<30:

@@ -187,6 +187,26 @@ func (h *holding) add(n int64) error {
 	return nil
 }
 
+// part is what one of several parts of a statement holds, which ends before the statement does. Its methods may not run at
+// once.
+type part struct {
+	of   *holding
+	held int64
+}
+
+// add is as that of holding.
+func (p *part) add(n int64) error {
+	p.held += n
+	return p.of.add(n)
+}
+
+// end gives back what the part holds.
+func (p *part) end() {
+	p.of.held.Add(-p.held)
+	p.of.of.held.Add(-p.held)
+	p.held = 0
+}
+
 // end gives all back. It may be called twice.
 func (h *holding) end() { h.of.held.Add(-h.held.Swap(0)) }
 

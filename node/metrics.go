@@ -68,6 +68,8 @@ var (
 	descOverload   = desc("ingest_refused_total", "Appends refused because the node, or their connection, had too much to do.")
 	descQueries    = desc("query_held_bytes", "Bytes of rows that ad-hoc statements hold here.")
 	descQueriesOut = desc("query_refused_total", "Statements ended because they, or all together, held too much.")
+	descMemory     = desc("memory_budget_bytes", "What a part of the node's memory may take; total: all, heap: the limit of Go's heap.", "part")
+	descMemoryUsed = desc("memory_used_bytes", "What a part of the node's memory takes, where it is counted.", "part")
 	descReaders    = desc("readers", "Reads of streams and subscriptions that this node serves.")
 	descDiskFree   = desc("disk_free_bytes", "Free bytes of the disk of the log, when it was looked at last.")
 	descDiskFull   = desc("disk_refused_total", "Appends and commits refused because the disk is nearly full, by store.", "store")
@@ -78,7 +80,7 @@ var (
 func (f *figures) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descTick, descLeader, descPartitions, descHeld, descEndBytes, descRecords, descBytes,
 		descAppends, descRefused, descSyncs, descSyncTime, descDisk, descPending, descViewTick, descViewRows, descViewErrors, descViewLate, descViewState,
-		descIngest, descOverload, descQueries, descQueriesOut, descReaders, descDiskFree, descDiskFull, descCompacted, descCopied, descCompBytes,
+		descIngest, descOverload, descQueries, descQueriesOut, descMemory, descMemoryUsed, descReaders, descDiskFree, descDiskFull, descCompacted, descCopied, descCompBytes,
 		descShipSent, descShipCopied, descShipTaken, descShipLag, descShipBehind, descShipKept} {
 		ch <- d
 	}
@@ -142,10 +144,31 @@ func (f *figures) limitFigures(gauge, counter func(*prometheus.Desc, float64, ..
 	gauge(descQueries, float64(n.queries.held.Load()))
 	counter(descQueriesOut, float64(n.queries.refused.Load()))
 	gauge(descReaders, float64(n.readers.now.Load()))
+	f.memoryFigures(gauge)
 	log := n.logStore.Metrics()
 	gauge(descDiskFree, float64(log.DiskFreeBytes))
 	counter(descDiskFull, float64(log.SpaceRefused), "log")
 	counter(descDiskFull, float64(n.stateStore.Metrics().SpaceRefused), "state")
+}
+
+// memoryFigures are the parts of the node's memory.
+func (f *figures) memoryFigures(gauge func(*prometheus.Desc, float64, ...string)) {
+	n, b := f.n, f.n.budget
+	for name, part := range map[string]int64{
+		"total": b.Total, "heap": b.Heap, "tables": b.Tables, "block_cache": b.BlockCache, "in_flight": b.InFlight, "ingest": b.Ingest,
+		"batches": b.Batches, "dirty": b.Dirty, "state": b.State, "exchange": b.Exchange, "decoded": b.Decoded, "scratch": b.Scratch,
+		"changes": b.Changes, "backlog": b.Backlog, "queries": b.Queries, "statement": b.Statement,
+	} {
+		gauge(descMemory, float64(part), name)
+	}
+	log, state, views := n.logStore.Metrics(), n.stateStore.Metrics(), n.runtime.Metrics()
+	for name, used := range map[string]int64{
+		"tables": int64(log.MemTableBytes + state.MemTableBytes), "block_cache": log.CacheBytes + state.CacheBytes,
+		"in_flight": n.host.Load().PendingBytes, "ingest": n.intake.held.Load(), "dirty": views.DirtyBytes, "state": views.StateBytes,
+		"decoded": views.DecodedBytes, "scratch": views.ScratchBytes, "backlog": n.runtime.ShipMetrics().BacklogBytes, "queries": n.queries.held.Load(),
+	} {
+		gauge(descMemoryUsed, float64(used), name)
+	}
 }
 
 // catalogFigures are those of the streams and views, in the partitions whose primary is here.

@@ -30,8 +30,9 @@ import (
 
 // Node is one running node.
 type Node struct {
-	cfg Config
-	log *slog.Logger
+	cfg    Config
+	budget Budget
+	log    *slog.Logger
 
 	id         ids.NodeID
 	logStore   *storage.Store
@@ -81,6 +82,8 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger, ready func(Addresses
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	n.budget = cfg.Budget()
+	n.cfg.fill()
 	if err := n.open(); err != nil {
 		return errors.Join(err, n.close())
 	}

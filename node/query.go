@@ -223,10 +223,12 @@ func (s *partitionScan) flush() error {
 
 func (n *Node) scanPartition(ctx context.Context, first *plan.Stage, leaf int, p ids.PartitionID, l *layout, number int, memory *holding, emit func(*record.Delta) error) error {
 	s := &partitionScan{leaf: leaf, tick: l.tick, stream: linear(first), emit: emit}
+	here := &part{of: memory}
+	defer here.end()
 	var err error
-	s.frag, err = dataflow.New(first.Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: l.tick, Partition: p, Check: func(rows *record.Delta, kept bool) error {
+	s.frag, err = dataflow.New(first.Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: l.tick, Partition: p, Hold: here.add, Check: func(rows *record.Delta, kept bool) error {
 		if kept && !s.stream {
-			if err := memory.add(deltaBytes(rows)); err != nil {
+			if err := here.add(deltaBytes(rows)); err != nil {
 				return err
 			}
 		}

@@ -11,9 +11,6 @@ import (
 	"github.com/millrace/millrace/storage"
 )
 
-// TableBytes is what the tables of both stores take in memory at most, outside of what Go counts.
-const TableBytes = 7 * 64 << 20
-
 func (n *Node) stateDir() string { return filepath.Join(n.cfg.DataDir, "state") }
 
 // openStores opens both stores. A damaged log store is refused: what to do about it is the operator's choice. A damaged
@@ -21,7 +18,7 @@ func (n *Node) stateDir() string { return filepath.Join(n.cfg.DataDir, "state") 
 func (n *Node) openStores() error {
 	options := storage.DefaultOptions()
 	options.Logger = n.log
-	options.CacheBytes = n.cfg.CacheBytes / 2
+	options.CacheBytes, options.MemTableBytes = n.budget.BlockCache/2, int(n.budget.Tables/tablesInMemory)
 	options.HighWaterBytes, options.ReserveBytes = uint64(n.cfg.DiskReserve), uint64(n.cfg.DiskReserve/2)
 	var err error
 	if n.logStore, err = storage.OpenLog(filepath.Join(n.cfg.DataDir, "log"), options); err != nil {

@@ -22,7 +22,6 @@ type serveOptions struct {
 	logLevel  string
 	logFormat string
 	ephemeral bool
-	memory    int64 // bytes
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -58,9 +57,8 @@ itself, whatever --join says. When it can serve, it prints one line on stdout:
 		if err != nil {
 			return err
 		}
-		if err := limitMemory(o.memory, cfg); err != nil {
-			return err
-		}
+		limitArenas()
+		debug.SetMemoryLimit(cfg.Budget().Heap)
 		return a.serve(c.Context(), cfg, o, log)
 	}
 	return c
@@ -85,18 +83,18 @@ func serveFlags(f *pflag.FlagSet, cfg *node.Config, o *serveOptions) {
 	f.IntVar(&cfg.MaxPGConnections, "pg-connections", cfg.MaxPGConnections, "clients of PostgreSQL's protocol")
 	f.DurationVar(&cfg.MaxStaleness, "max-staleness", cfg.MaxStaleness, "how old an answer may be when the node is cut off")
 	f.DurationVar(&cfg.StatementTimeout, "statement-timeout", cfg.StatementTimeout, "how long a statement waits for the tick that it must see")
-	f.Var((*byteSize64)(&cfg.CacheBytes), "cache", "memory of the stores' block caches")
+	f.Var((*byteSize64)(&cfg.CacheBytes), "cache", "of --memory, the stores' block caches; 0: a thirty-second")
 	f.Var((*byteSize64)(&cfg.CopyRate), "copy-rate", "bytes a second that the node sends for moving partitions; 0: no limit")
 	f.Var((*byteSize64)(&cfg.CompactBytes), "compact", "size of a table's log in a partition from which on it is compacted by key; 0: never")
 	f.Var((*byteSize64)(&cfg.ShipRate), "ship-rate", "bytes a second of views' state that the node sends to other replicas")
 	f.IntVar(&cfg.CopiesPerNode, "copies", cfg.CopiesPerNode, "partitions that each node copies at once while they move")
-	f.Var((*byteSize64)(&o.memory), "memory", "what the process should stay below in memory; 0: whatever it needs")
+	f.Var((*byteSize64)(&cfg.Memory), "memory", "memory that the process stays within, for everything; 0: a quarter of the machine's, 1 GiB at least")
 	f.Var((*byteSize64)(&cfg.DiskReserve), "disk-reserve", "free space of the disk below which appends are refused; 0: none")
-	f.Var((*byteSize64)(&cfg.InFlightBytes), "in-flight", "appends that may wait for the disk or replicas")
-	f.Var((*byteSize64)(&cfg.IngestBytes), "ingest-memory", "appends of all clients that the node holds")
-	f.Var((*byteSize64)(&cfg.ConnInFlightBytes), "conn-in-flight", "appends of one connection that the node holds")
-	f.Var((*byteSize64)(&cfg.QueryMemoryBytes), "query-memory", "rows that one ad-hoc statement may hold")
-	f.Var((*byteSize64)(&cfg.QueriesBytes), "query-memory-total", "rows that all ad-hoc statements may hold")
+	f.Var((*byteSize64)(&cfg.InFlightBytes), "in-flight", "of --memory, appends that may wait for the disk or replicas; 0: a sixty-fourth")
+	f.Var((*byteSize64)(&cfg.IngestBytes), "ingest-memory", "of --memory, appends of all clients that the node holds; 0: a sixteenth")
+	f.Var((*byteSize64)(&cfg.ConnInFlightBytes), "conn-in-flight", "of --ingest-memory, one connection's; 0: 16 MiB, if it is as much")
+	f.Var((*byteSize64)(&cfg.QueryMemoryBytes), "query-memory", "of --memory, rows that one ad-hoc statement may hold; 0: a tenth")
+	f.Var((*byteSize64)(&cfg.QueriesBytes), "query-memory-total", "of --memory, rows that all ad-hoc statements may hold; 0: a fifth")
 	f.Var((*byteSize)(&cfg.MaxStatementBytes), "max-statement", "largest text of SQL")
 	f.IntVar(&cfg.MaxReaders, "max-readers", cfg.MaxReaders, "reads of streams and subscriptions at once")
 	f.BoolVar(&cfg.PProf, "pprof", cfg.PProf, "serve /debug/pprof on the HTTP address")
@@ -105,23 +103,6 @@ func serveFlags(f *pflag.FlagSet, cfg *node.Config, o *serveOptions) {
 	// For programs that start nodes for a while, such as the demo.
 	f.BoolVar(&o.ephemeral, "ephemeral", false, "stop when stdin ends, and remove the data folder then, and the one above if it is empty")
 	f.Lookup("ephemeral").Hidden = true
-}
-
-// leastMemory is the least that --memory takes.
-const leastMemory = 768 << 20
-
-// limitMemory has Go collect garbage more often as the process nears a size. Pebble's tables and caches, which Go doesn't
-// see, are left out of what it may use; so is nothing else: what clients make the node hold has bounds of its own.
-func limitMemory(bytes int64, cfg node.Config) error {
-	if bytes == 0 {
-		return nil
-	}
-	outside := cfg.CacheBytes + node.TableBytes
-	if bytes < leastMemory || bytes < outside+leastMemory/4 {
-		return usagef("--memory %s: use %s or more with a --cache of %s", formatBytes(bytes), formatBytes(max(leastMemory, outside+leastMemory/4)), formatBytes(cfg.CacheBytes))
-	}
-	debug.SetMemoryLimit(bytes - outside)
-	return nil
 }
 
 func newLogger(out io.Writer, o serveOptions) (*slog.Logger, error) {

@@ -27,6 +27,9 @@ type Config struct {
 	CacheBytes int64
 	// DecodedBytes bounds the decoded records that are kept for other views to read.
 	DecodedBytes int64
+	// ScratchBytes bounds what the sources keep to work in from one tick to the next, all together; those that have rested
+	// longest make it anew.
+	ScratchBytes int64
 	// ExchangeBytes bounds the rows that are under way to this node's targets or wait there, for all views together.
 	ExchangeBytes int64
 	// FeedBytes is what a feed (the rows of one source partition for a view's targets here) is granted of it at least.
@@ -61,8 +64,9 @@ func DefaultConfig() Config {
 		DirtyBytes:      128 << 20,
 		CacheBytes:      256 << 20,
 		DecodedBytes:    32 << 20,
+		ScratchBytes:    128 << 20,
 		ExchangeBytes:   128 << 20,
-		FeedBytes:       64 << 10,
+		FeedBytes:       16 << 10,
 		FlushInterval:   time.Second,
 		DurableInterval: 30 * time.Second,
 		RetainTicks:     60_000_000,
@@ -91,6 +95,8 @@ func (c *Config) Validate() error {
 		return bad("CacheBytes")
 	case c.DecodedBytes <= 0:
 		return bad("DecodedBytes")
+	case c.ScratchBytes <= 0:
+		return bad("ScratchBytes")
 	case c.ExchangeBytes <= 0:
 		return bad("ExchangeBytes")
 	case c.FeedBytes <= 0:

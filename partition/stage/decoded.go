@@ -187,6 +187,12 @@ func (d *decodedBatches) keep(e *list.Element, batch *decodedBatch) {
 	}
 }
 
+func (d *decodedBatches) size() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.bytes
+}
+
 // drop forgets a batch. Called with mu held.
 func (d *decodedBatches) drop(e *list.Element) {
 	batch := d.recent.Remove(e).(*decodedBatch)

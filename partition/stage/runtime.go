@@ -46,6 +46,8 @@ type Runtime struct {
 	out     chan struct{} // buffered: a stage that others read has got further
 	reopen  atomic.Bool   // feeds are to be opened anew
 	dirty   atomic.Int64  // bytes in memory that aren't stored, of all targets
+	scratch atomic.Int64  // bytes that sources keep to work in
+	tables  atomic.Int64  // bytes of state in memory, of all targets
 	warm    atomic.Int64  // targets with a cache worth mentioning
 	feeds   atomic.Int64
 	locals  atomic.Int64 // targets
@@ -203,6 +205,9 @@ func (rt *Runtime) loop(ctx context.Context) {
 				if err := t.house(now, turn%32 == 0); err != nil {
 					rt.failView(t.view, err)
 				}
+			}
+			if turn%8 == 0 {
+				rt.restScratch(now)
 			}
 			turn++
 		case <-durable.C:

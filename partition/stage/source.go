@@ -40,6 +40,7 @@ type source struct {
 	durable [][]ids.Offset
 	low     atomic.Uint64 // the least of durable
 	opRows  []uint64      // by operator, as of the last chunk
+	opBase  []uint64      // of these, by fragments that were let go of
 	rowsIn  uint64        // read
 	behind  atomic.Uint64 // everything of up's output to this tick has been read by all that read here
 	waiting atomic.Bool   // some reader waits for up to have come to the view's beginning
@@ -58,6 +59,11 @@ type source struct {
 	shared   *columnSet
 	sharedAt []int
 	bulk     atomic.Bool // the last chunk was history, or far behind
+
+	// see keepScratch
+	scratch atomic.Int64
+	worked  atomic.Int64 // when the last chunk was read, in nanoseconds
+	rest    atomic.Bool
 }
 
 // scan is a place in the log from which steps are being made, and the readers that get them.
@@ -100,6 +106,7 @@ func (s *source) stop(reason string) {
 		s.rt.decoded.remove(s.p, s.plan.log)
 	}
 	s.stopped, s.readers, s.scans = true, nil, nil
+	s.rt.scratch.Add(-s.scratch.Swap(0))
 	if s.alarm != nil {
 		s.alarm.Stop()
 	}
@@ -149,6 +156,9 @@ func (s *source) run() bool {
 		c.stops = stopsOf(sc.readers)
 	}
 	s.reading = sc
+	if s.rest.Swap(false) && sc == nil {
+		s.dropScratch()
+	}
 	s.mu.Unlock()
 	if sc == nil {
 		return false
@@ -169,6 +179,7 @@ func (s *source) run() bool {
 	s.pause = 0
 	if sc.atTail = !c.cut; sc.atTail {
 		sc.readTo = c.closed
+		s.keepScratch(now)
 	}
 	s.bulk.Store(sc.pos.through < s.view.created || c.cut)
 	s.merge(sc)
@@ -181,6 +192,9 @@ func (s *source) measure(c *chunk) {
 	s.rowsIn += c.rows
 	if s.frag != nil {
 		s.opRows = s.frag.OpRows(s.opRows[:0])
+		for i := range min(len(s.opBase), len(s.opRows)) {
+			s.opRows[i] += s.opBase[i]
+		}
 	}
 }
 
@@ -201,7 +215,7 @@ func (s *source) trouble(sc *scan, err error, ofLog bool) bool {
 	}
 	// The scan may have read ahead of the steps that it made: it begins again where its readers are.
 	s.drop(sc)
-	s.frag = nil
+	s.dropScratch()
 	s.retry(err)
 	return false
 }

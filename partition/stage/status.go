@@ -259,6 +259,9 @@ type Metrics struct {
 	Targets    int   // view partitions that run here
 	Feeds      int   // source partitions that they read
 	DirtyBytes int64 // changes in memory, not yet stored
+	StateBytes int64 // of the operators' state in memory, what is stored too
+	// ScratchBytes and DecodedBytes are what is kept within the bounds of these names in Config.
+	ScratchBytes, DecodedBytes int64
 	// Redone counts the partitions of stages that were computed again from their inputs, as another stage had lost its state,
 	// since the process began.
 	Redone int64
@@ -268,5 +271,6 @@ type Metrics struct {
 func (rt *Runtime) Metrics() Metrics {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	return Metrics{Views: len(rt.views), Targets: len(rt.targets), Feeds: int(rt.feeds.Load()), DirtyBytes: rt.dirty.Load(), Redone: rt.redone.Load()}
+	return Metrics{Views: len(rt.views), Targets: len(rt.targets), Feeds: int(rt.feeds.Load()), DirtyBytes: rt.dirty.Load(), Redone: rt.redone.Load(),
+		StateBytes: rt.tables.Load(), ScratchBytes: rt.scratch.Load(), DecodedBytes: rt.decoded.size()}
 }

@@ -8,8 +8,11 @@ import (
 	"slices"
 )
 
-// arenaChunk is how much memory a table takes at a time for keys and values, in bytes.
+// arenaChunk is how much memory a large table takes at a time for keys and values, in bytes.
 const arenaChunk = 256 << 10
+
+// leastChunk is the first piece of it; each is twice as large as the one before.
+const leastChunk = 4 << 10
 
 // table is a hash table from bytes to bytes for very many small entries: the entries hold no pointers, keys and values
 // lie in large chunks. An entry is never taken out; that it was deleted is a fact worth keeping until it is written.
@@ -48,9 +51,9 @@ func (t *table) value(i int32) []byte { return t.at(t.entries[i].value, t.entrie
 // alloc returns room for n bytes.
 func (t *table) alloc(n int) uint64 {
 	if len(t.chunks) == 0 || t.free+n > len(t.chunks[len(t.chunks)-1]) {
-		size := arenaChunk
-		if len(t.chunks) == 0 {
-			size = 4 << 10 // most tables stay small
+		size := leastChunk // most tables stay small
+		if len(t.chunks) > 0 {
+			size = min(2*len(t.chunks[len(t.chunks)-1]), arenaChunk)
 		}
 		t.chunks = append(t.chunks, make([]byte, max(size, n)))
 		t.free = 0

@@ -55,6 +55,7 @@ type target struct {
 	dirtyFrom time.Time // since when something isn't stored; zero: all is
 	flushTook time.Duration
 	accounted int  // dirty bytes told to the runtime
+	counted   int  // bytes of state in memory told to it
 	warm      bool // counted among the targets that have a cache
 	saved     cut  // as stored last
 	savedAt   ids.Tick
@@ -379,7 +380,12 @@ func (t *target) settle(c *cut) error {
 		age = time.Since(t.dirtyFrom)
 	}
 	cfg := &t.rt.cfg
-	if warm := t.table.memory()+t.rows.table.memory() > arenaChunk; warm != t.warm {
+	memory := t.table.memory() + t.rows.table.memory()
+	t.rt.tables.Add(int64(memory - t.counted))
+	t.counted = memory
+	// What a target of many may have before it is asked to flush, or counts among those that share the cache.
+	little := min(arenaChunk, max(t.rt.share(min(cfg.DirtyBytes, cfg.CacheBytes))/2, leastChunk))
+	if warm := memory > little; warm != t.warm {
 		t.warm = warm
 		if warm {
 			t.rt.warm.Add(1)
@@ -390,7 +396,7 @@ func (t *target) settle(c *cut) error {
 	t.setLimits()
 	old := t.flushAge()
 	t.wantsCut.Store(age > old/2 || total > cfg.DirtyBytes/2)
-	if int64(dirty) > cfg.DirtyBytes/2 || total > cfg.DirtyBytes && dirty > arenaChunk ||
+	if int64(dirty) > cfg.DirtyBytes/2 || total > cfg.DirtyBytes && dirty > little ||
 		t.table.young.bytes+t.rows.table.young.bytes > 2*(t.table.limit+t.rows.table.limit)+dirty || age > old {
 		return t.flush()
 	}
@@ -553,7 +559,8 @@ func (t *target) close() {
 	}
 	t.closed = true
 	t.rt.dirty.Add(int64(-t.accounted))
-	t.accounted = 0
+	t.rt.tables.Add(int64(-t.counted))
+	t.accounted, t.counted = 0, 0
 	if t.warm {
 		t.warm = false
 		t.rt.warm.Add(-1)

@@ -1,0 +1,6 @@
+//go:build !cgo || !linux
+
+package main
+
+// limitArenas does nothing where Go or another C library allocates.
+func limitArenas() {}
