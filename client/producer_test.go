@@ -464,7 +464,7 @@ func TestProducerBlocksWhenFull(t *testing.T) {
 	c.maxRecord = 4 << 10
 	p := newProducer(t, dial(t, c), "plain", client.WithBatchBytes(4<<10), client.WithBufferBytes(32<<10))
 	c.nodes[0].freeze()
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // long enough to fill it
 	defer cancel()
 	sent, value := 0, bytes.Repeat([]byte("x"), 1000)
 	for {
@@ -616,7 +616,7 @@ func TestProducerLostForward(t *testing.T) {
 				t.Fatalf("%d acknowledged, %d failed, %d batches swallowed", ok, bad, swallowed.Load())
 			}
 			checkKeyed(t, c, 5_000, 100)
-			if d := time.Since(begun); d > 5*time.Second {
+			if d := time.Since(begun); d > 9*time.Second { // resendAfter is 10 s
 				t.Fatalf("took %s", d)
 			}
 		})

@@ -97,7 +97,7 @@ func TestDeadlineSaysWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if _, err = cl.Query(ctx, "SELECT 1"); err == nil || !strings.Contains(err.Error(), "partition 3 has no primary now") {
 		t.Errorf("%v", err)

@@ -191,7 +191,7 @@ func TestHungNode(t *testing.T) {
 			})
 			took := time.Since(frozen)
 			t.Logf("%d partitions failed over after %v", len(held), took)
-			if took > 4*time.Second {
+			if took > 9*time.Second { // some 2 s; by its missing reports alone it would be 10 s
 				t.Errorf("failover took %v", took)
 			}
 			for _, p := range held {

@@ -256,7 +256,7 @@ func TestLargeSteps(t *testing.T) {
 	fillBig(8)
 	m := c.createView(100, v, false)
 	fillBig(10)
-	got, err := c.read(100, c.tick)
+	got, err := c.readWithin(5*wait, 100, c.tick) // 70 MB of keys
 	if err != nil {
 		t.Fatal(err)
 	}
