@@ -2,6 +2,7 @@ package sql
 
 import (
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/millrace/millrace/plan"
@@ -324,12 +325,21 @@ func (p *planner) setOp(r *rel) *stream {
 func (p *planner) distinct(r *rel) *stream {
 	need := setOf(r.cols)
 	s := p.build(r.in[0], need)
+	if p.apart(s) {
+		p.project(s, r.cols, nil)
+		p.add(s, plan.Op{Kind: plan.OpDistinct})
+		p.a.note("each partition sends a row once: DISTINCT")
+	}
 	p.together(s, need, r.cols)
 	p.project(s, r.cols, nil)
 	p.add(s, plan.Op{Kind: plan.OpDistinct})
 	s.keys = append(s.keys, r.cols)
 	return s
 }
+
+// apart tells whether an ad-hoc query's rows are still in their partitions. All of them are there at once and none is taken
+// back, so that a partition's own DISTINCT, or its own first rows, are all that the result can have of it.
+func (p *planner) apart(s *stream) bool { return !p.live && s.st.scan && s.st != p.gate }
 
 func (s *stream) sortKeys(order []sortColumn) []plan.SortKey {
 	out := []plan.SortKey{}
@@ -362,6 +372,7 @@ func (p *planner) topN(r *rel, need idSet) *stream {
 	}
 	bounds := keepBounds(p.a.bounds(r.in[0]), t.keys)
 	appendOnly := s.appendOnly
+	p.firstRows(s, t, below)
 	p.together(s, below, t.keys)
 	p.settle(s, below, append(slices.Clone(t.keys), orderIDs(t.order)...)...)
 	p.narrow(s, below)
@@ -384,6 +395,18 @@ func (p *planner) topN(r *rel, need idSet) *stream {
 		}
 	}
 	return s
+}
+
+// firstRows lets a partition send no more rows of a group than the result can have: a row's place among the partition's own
+// rows is no higher than its place among all.
+func (p *planner) firstRows(s *stream, t *topRel, need idSet) {
+	if !p.apart(s) || t.limit < 0 || t.limit > math.MaxInt64-t.offset {
+		return
+	}
+	p.settle(s, need, append(slices.Clone(t.keys), orderIDs(t.order)...)...)
+	p.narrow(s, need)
+	p.add(s, plan.Op{Kind: plan.OpTopN, TopN: &plan.TopN{Func: t.fn, Keys: s.positions(t.keys), Order: s.sortKeys(t.order), Limit: t.limit + t.offset, AppendOnly: true}})
+	p.a.note("each partition sends its own first rows: top-N")
 }
 
 // expire says when groups can be forgotten by one of their columns.

@@ -27,7 +27,7 @@ func checkShape(s *plan.Stage, j int, ins []record.Schema) error {
 		}
 		return checkUnary(op, ins)
 	default:
-		if scans {
+		if adHoc := s.Exchange != nil && s.Exchange.Gather; scans && !(adHoc && (op.Kind == plan.OpDistinct || op.Kind == plan.OpTopN)) {
 			return errors.New("a stage with a scan keeps state")
 		}
 		return checkStateful(op, ins)
