@@ -214,3 +214,37 @@ func TestClosedTicks(t *testing.T) {
 		t.Fatalf("%v %v", ticks, err)
 	}
 }
+
+// TestReadOutlivesPayloads lets a replica drop the payloads of its tail, as one does that has become a follower, while
+// somebody reads them.
+func TestReadOutlivesPayloads(t *testing.T) {
+	c := newCluster(t, 1, 1, nil).startAll()
+	for i := range 20 {
+		c.must(0, 2, batchOf(7, uint64(i+1), fmt.Sprint("r", i)))
+	}
+	h := c.nodes["n1"].host
+	hd := h.slot(0)
+	drop := func() {
+		hd.mu.Lock()
+		defer hd.mu.Unlock()
+		for _, e := range hd.r.streams[2].recent {
+			e.payload = nil
+		}
+	}
+	for _, when := range []string{"while it is read", "before it is read"} {
+		next := ids.Offset(0)
+		err := h.Read(0, 2, 0, 0, func(b *Batch) (bool, error) {
+			if next == 0 {
+				drop()
+			}
+			if b.BaseOffset != next || len(b.Payload) == 0 {
+				return false, fmt.Errorf("batch %d has %d bytes, want %d", b.BaseOffset, len(b.Payload), next)
+			}
+			next += ids.Offset(b.Count)
+			return true, nil
+		})
+		if err != nil || next != 20 {
+			t.Fatalf("%s: %d records, %v", when, next, err)
+		}
+	}
+}

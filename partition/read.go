@@ -11,7 +11,14 @@ import (
 // extent is what of a stream's log may be read, at one moment.
 type extent struct {
 	start, end ids.Offset
-	recent     []*entry // committed and in memory, contiguous; the first holds, or comes after, the offset asked for
+	recent     []recentBatch // committed and in memory, contiguous; the first holds, or comes after, the offset asked for
+}
+
+// recentBatch is an entry with its payload as it was when the extent was taken: a replica that is a follower since lets go of
+// payloads.
+type recentBatch struct {
+	*entry
+	payload []byte
 }
 
 // maxRecent bounds the entries that are taken from memory at once.
@@ -35,7 +42,12 @@ func (h *Host) extent(p ids.PartitionID, s ids.StreamID, from ids.Offset) (x ext
 	x.start, x.end = st.start, st.committed
 	if n := len(st.recent); n > 0 && from >= st.recent[0].base {
 		i := sort.Search(n, func(i int) bool { return st.recent[i].end() > from })
-		x.recent = append(x.recent, st.recent[i:min(n, i+maxRecent)]...)
+		for _, e := range st.recent[i:min(n, i+maxRecent)] {
+			if e.payload == nil {
+				break // on disk
+			}
+			x.recent = append(x.recent, recentBatch{e, e.payload})
+		}
 	}
 	return x, nil
 }
@@ -136,7 +148,7 @@ func (s *scan) give(h *header, payload []byte) error {
 }
 
 // memory hands out batches that are in memory. They were checked when they came, and haven't been on the disk since.
-func (s *scan) memory(entries []*entry, stop ids.Offset) error {
+func (s *scan) memory(entries []recentBatch, stop ids.Offset) error {
 	for _, e := range entries {
 		if s.finished || e.base >= stop {
 			break
