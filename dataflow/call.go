@@ -341,6 +341,6 @@ func implementation(signature string) (impl, bool) {
 // implementations has the tables of all files, so that each stands next to its functions.
 var implementations = []map[string]impl{
 	compareImpls, intImpls, floatImpls, numericImpls, extremeImpls,
-	textImpls, padImpls, likeImpls, bytesImpls, timeImpls, fieldImpls, formatImpls, jsonImpls,
+	textImpls, padImpls, likeImpls, bytesImpls, timeImpls, fieldImpls, formatImpls, jsonImpls, jsonEditImpls, divisorImpls,
 	dateImpls, zoneImpls, parseTimeImpls, arrayImpls, regexpImpls, hashImpls, jsonPathImpls,
 }

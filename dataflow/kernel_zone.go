@@ -5,6 +5,8 @@ import (
 	"bytes"
 	_ "embed" // of the time zones
 	"io"
+	"regexp"
+	"strconv"
 	"sync"
 	"time"
 
@@ -58,9 +60,33 @@ var zoneFiles = sync.OnceValue(func() map[string]*zip.File {
 	return m
 })
 
+// posixOffset is a zone that is only its distance from UTC, as POSIX writes it: positive is west of Greenwich.
+var posixOffset = regexp.MustCompile(`^([+-])(\d{1,3})(?::([0-5]\d)(?::([0-5]\d))?)?$`)
+
+// posixZone returns the zone that a name such as +03 or -05:30 means; nil: it is none.
+func posixZone(name string) *time.Location {
+	m := posixOffset.FindStringSubmatch(name)
+	if m == nil {
+		return nil
+	}
+	number := func(s string) int { n, _ := strconv.Atoi(s); return n } // of digits, or nothing
+	hours := number(m[2])
+	if hours > 167 { // PostgreSQL's limit
+		return nil
+	}
+	seconds := -(hours*3600 + number(m[3])*60 + number(m[4]))
+	if m[1] == "-" {
+		seconds = -seconds
+	}
+	return time.FixedZone(name, seconds)
+}
+
 // zoneOf returns the zone of a name, in any case.
 func zoneOf(name string) (*time.Location, error) {
 	unknown := fault.SQL(fault.Invalid, "22023", "time zone %q not recognized; write a name such as Europe/Zurich, or UTC", shorten([]byte(name)))
+	if l := posixZone(name); l != nil {
+		return l, nil
+	}
 	f := zoneFiles()[string(bytes.ToLower([]byte(name)))]
 	if f == nil {
 		return nil, unknown

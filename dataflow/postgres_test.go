@@ -122,8 +122,8 @@ var special = map[string]map[int][]string{
 	"string_to_array": {1: {",", "", "b", " ", `\N`}},
 	"convert_to":      {1: {"UTF8", "utf-8"}}, "convert_from": {1: {"UTF8"}},
 	"array_get": {1: small}, "array_slice": {1: small, 2: small}, "array_length": {1: {"1", "2"}}, "array_upper": {1: {"1", "2"}}, "array_lower": {1: {"1", "2"}},
-	"array_to_string": {1: {",", ""}, 2: {"*", ""}},
-	"json_get_path":   {1: jsonPaths}, "json_get_path_text": {1: jsonPaths},
+	"array_to_string":  {1: {",", ""}, 2: {"*", ""}},
+	"json_delete_path": {1: jsonPaths}, "jsonb_set": {1: jsonPaths}, "json_get_path": {1: jsonPaths}, "json_get_path_text": {1: jsonPaths},
 	"json_exists_any": {1: {"{}", "{a,x}", "{x}", "{b,a}"}}, "json_exists_all": {1: {"{}", "{a,b}", "{a}", "{x,a}"}},
 }
 
@@ -144,7 +144,7 @@ var (
 
 var operators = map[string]string{
 	"regexp_match_op": "~", "regexp_imatch_op": "~*", "array_contains": "@>", "array_overlaps": "&&", "json_get_path": "#>", "json_get_path_text": "#>>",
-	"json_exists_any": "?|", "json_exists_all": "?&",
+	"json_delete_path": "#-", "json_exists_any": "?|", "json_exists_all": "?&",
 	"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "add": "+", "sub": "-", "mul": "*", "div": "/", "mod": "%",
 	"bit_and": "&", "bit_or": "|", "bit_xor": "#", "shift_left": "<<", "shift_right": ">>", "concat_op": "||", "like": "LIKE",
 	"ilike": "ILIKE", "json_get": "->", "json_get_text": "->>", "json_contains": "@>", "json_exists": "?", "distinct": "IS DISTINCT FROM",
@@ -170,7 +170,7 @@ func callSQL(f *plan.Function, args []string) string {
 			lit = quoteSQL(a)
 		}
 		parts[i] = lit + "::" + t.String()
-		if t == record.BigInt && (int4[f.Name] || slices.Contains(f.Args, record.Date)) && !((f.Name == "shift_left" || f.Name == "shift_right") && i == 0) {
+		if t == record.BigInt && (int4[f.Name] || f.Name == "sub" && f.Args[0] == record.JSONB || slices.Contains(f.Args, record.Date)) && !((f.Name == "shift_left" || f.Name == "shift_right") && i == 0) {
 			parts[i] = lit + "::int"
 		}
 	}

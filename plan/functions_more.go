@@ -86,5 +86,9 @@ var dateFunctions = []string{
 	"convert_to(text, text) bytea", "convert_from(bytea, text) text",
 
 	"json_get_path(jsonb, text[]) jsonb", "json_get_path_text(jsonb, text[]) text", // #>, #>>
+	"concat_op(jsonb, jsonb) jsonb", "sub(jsonb, text) jsonb", "sub(jsonb, bigint) jsonb", "sub(jsonb, text[]) jsonb",
+	"json_delete_path(jsonb, text[]) jsonb", // #-
+	"jsonb_set(jsonb, text[], jsonb) jsonb", "jsonb_set(jsonb, text[], jsonb, boolean) jsonb", "jsonb_strip_nulls(jsonb) jsonb", "jsonb_pretty(jsonb) text",
+	"gcd(bigint, bigint) bigint", "lcm(bigint, bigint) bigint", "to_hex(bigint) text", "bit_length(text) bigint",
 	"json_exists_any(jsonb, text[]) boolean", "json_exists_all(jsonb, text[]) boolean", // ?|, ?&
 }

@@ -45,6 +45,12 @@ func (b *binder) call(e *call) (*node, error) {
 		return nil, err
 	}
 	switch e.name {
+	case "jsonb_path_exists", "jsonb_path_match", "jsonb_path_query_array", "jsonb_path_query_first":
+		return nil, b.src.unsupported(e.pos(), "use -> and ->>, @> and ?", "function %s is not supported", e.name)
+	case "substring":
+		if len(args) == 2 && (args[1].typ == record.Text || args[1].typ == record.Unknown && args[1].kind == plan.ExprConst) {
+			return b.substringOf(e, args)
+		}
 	case "coalesce":
 		if e.syntax {
 			args, t, err := b.common(args, "COALESCE")
@@ -97,6 +103,15 @@ func (b *binder) nullif(e *call, args []*node) (*node, error) {
 	return inner(plan.ExprCase, a.typ, e.pos(), eq, nullOf(a.typ, e.pos()), a), nil
 }
 
+// substringOf is substring(text FROM pattern): the first group of the match, or all of it where the pattern has none.
+func (b *binder) substringOf(e *call, args []*node) (*node, error) {
+	match, err := b.function("regexp_match", e.pos(), args)
+	if err != nil {
+		return nil, err
+	}
+	return b.function("array_get", e.pos(), []*node{match, bigint(1, e.pos())})
+}
+
 // overlay(a PLACING b FROM c [FOR d]) is substr(a, 1, c-1) || b || substr(a, c+d), where d is b's length if not given.
 func (b *binder) overlay(e *call, args []*node) (*node, error) {
 	types := []record.Type{record.Text, record.Text, record.BigInt, record.BigInt}
@@ -139,8 +154,14 @@ func (b *binder) overlay(e *call, args []*node) (*node, error) {
 func (b *binder) allText(args []*node) error {
 	for i := range args {
 		var err error
+		boolean := args[i].typ == record.Boolean
 		if args[i], err = b.coerce(args[i], record.Text); err != nil {
 			return err
+		}
+		if boolean { // t or f, as it is printed: not true or false, as it is cast
+			if args[i], err = b.function("left", args[i].pos, []*node{args[i], bigint(1, args[i].pos)}); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -16,7 +16,7 @@ var operatorNames = map[string]string{
 	"||": "concat_op", "&": "bit_and", "|": "bit_or", "#": "bit_xor", "<<": "shift_left", ">>": "shift_right",
 	"->": "json_get", "->>": "json_get_text", "@>": "json_contains", "?": "json_exists",
 	"~~": "like", "~~*": "ilike", "~": "regexp_match_op", "~*": "regexp_imatch_op",
-	"&&": "array_overlaps", "#>": "json_get_path", "#>>": "json_get_path_text", "?|": "json_exists_any", "?&": "json_exists_all",
+	"&&": "array_overlaps", "#>": "json_get_path", "#-": "json_delete_path", "#>>": "json_get_path_text", "?|": "json_exists_any", "?&": "json_exists_all",
 }
 
 var prefixNames = map[string]string{"-": "neg", "~": "bit_not", "@": "abs", "|/": "sqrt", "||/": "cbrt"}
@@ -331,7 +331,7 @@ var internalNames = []string{
 	"add", "sub", "mul", "div", "neg", "eq", "ne", "lt", "le", "gt", "ge", "like", "ilike", "distinct", "concat_op",
 	"bit_and", "bit_or", "bit_xor", "bit_not", "shift_left", "shift_right", "json_get", "json_get_text", "json_contains", "json_exists",
 	"regexp_match_op", "regexp_imatch_op", "array", "array_get", "array_slice", "array_contains", "array_overlaps",
-	"json_get_path", "json_get_path_text", "json_exists_any", "json_exists_all",
+	"json_get_path", "json_get_path_text", "json_delete_path", "json_exists_any", "json_exists_all",
 	"any_eq", "any_ne", "any_lt", "any_le", "any_gt", "any_ge", "all_eq", "all_ne", "all_lt", "all_le", "all_gt", "all_ge",
 }
 
