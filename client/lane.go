@@ -255,14 +255,14 @@ func (l *lane) refused(s *appendStream, b *batch, attempt uint64, err error) {
 	l.deliver()
 }
 
-// permanent tells whether sending the same batch again can't help. An internal error is not: what it did is unknown, and
-// only sending again tells.
+// permanent tells whether sending the same batch again can't help, and it isn't in the log. An internal error, or damage, isn't:
+// what was done is unknown, and only sending again tells.
 func permanent(kind fault.Kind, reason string) bool {
 	if reason == reasonOutOfSequence || reason == reasonUnknownProducer {
 		return false
 	}
 	switch kind {
-	case fault.Invalid, fault.NotFound, fault.Exists, fault.Conflict, fault.TooLarge, fault.Unsupported, fault.Corrupted:
+	case fault.Invalid, fault.NotFound, fault.Exists, fault.Conflict, fault.TooLarge, fault.Unsupported:
 		return true
 	}
 	return false

@@ -141,6 +141,7 @@ func TestProducerFaults(t *testing.T) {
 		"exhausted": func(*rand.Rand) verdict {
 			return verdict{err: fault.New(fault.Exhausted, "full").WithRetryAfter(2 * time.Millisecond)}
 		},
+		"damaged":        func(*rand.Rand) verdict { return verdict{err: fault.New(fault.Corrupted, "the disk")} },
 		"stale":          func(*rand.Rand) verdict { return verdict{err: fault.New(fault.Stale, "epoch")} },
 		"internal":       func(*rand.Rand) verdict { return verdict{err: errors.New("boom")} },
 		"server timeout": func(*rand.Rand) verdict { return verdict{err: fault.New(fault.Deadline, "replica")} },

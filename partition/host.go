@@ -373,7 +373,16 @@ func (h *Host) writeError() error {
 	if err := h.refused.Load(); err != nil {
 		return *err
 	}
-	return h.store.Healthy()
+	return unwritable(h.store.Healthy())
+}
+
+// unwritable is what an append is told of a log that takes nothing any more. What is wrong with the log, such as that it is
+// damaged, isn't wrong with the append: one under way may be committed elsewhere yet, and others are welcome there.
+func unwritable(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fault.Wrap(fault.Unavailable, err, "this node's log can't be written any more; retry")
 }
 
 // written passes on that groups of writes are on disk.
@@ -400,6 +409,7 @@ func (h *Host) writesRefused(err error) {
 
 func (h *Host) writesBroken(err error) {
 	h.log.Error("the log can't be written any more; appends are refused, reads go on", "error", err)
+	err = unwritable(err)
 	h.broken.Store(&err)
 	h.abort(err)
 }

@@ -297,7 +297,7 @@ func TestDiskError(t *testing.T) {
 	}
 	broken.Store(true)
 	for i, what := range []string{"the first append after", "a later one"} {
-		if _, err := n.append(0, 1, batchOf(3, uint64(11+i), "x"), 0); err == nil || n.store.Healthy() == nil {
+		if _, err := n.append(0, 1, batchOf(3, uint64(11+i), "x"), 0); fault.KindOf(err) != fault.Unavailable || n.store.Healthy() == nil {
 			t.Fatalf("%s: %v", what, err)
 		}
 	}
