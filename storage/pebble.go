@@ -5,6 +5,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable/block"
 )
 
 // pebbleOptions are what both stores have in common and what sets them apart. The caller releases the cache.
@@ -84,7 +85,10 @@ func logOptions(po *pebble.Options) {
 func stateOptions(po *pebble.Options) {
 	po.DisableWAL = true
 	po.MemTableStopWritesThreshold = stateMemTables
-	po.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
+	// What was flushed is soon written again with what lies below it, and only then compressed.
+	compression := pebble.DBCompressionFastest
+	compression.Levels[0] = block.NoCompression
+	po.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return compression })
 	po.BytesPerSync = 1 << 20
 	po.FlushSplitBytes = 2 << 20
 	for i := range po.Levels {
@@ -94,6 +98,9 @@ func stateOptions(po *pebble.Options) {
 	}
 	po.TargetFileSizes[0] = 4 << 20
 	po.LBaseMaxBytes = 64 << 20
+	// Keys come in no order, so what is flushed lies over all that is there, and is merged with all of the base level each time.
+	// A read looks into twice as many filters in exchange.
+	po.L0CompactionThreshold = 8
 }
 
 func (s *Store) listener(logger pebble.Logger) *pebble.EventListener {

@@ -160,26 +160,27 @@ func (l *deltaLog) write(b *storage.Batch, done, retain ids.Tick, maxBytes int64
 	}
 	if l.stored < len(l.recent) {
 		size := 0
-		for i := range l.recent[l.stored:] {
-			d := &l.recent[l.stored+i]
-			size += d.size() + 64
-			if d.rows != nil {
-				size += 32 * len(d.rows.Cols)
-			}
-		}
-		block := make([]byte, 0, size)
-		var raw []byte
+		var heads []byte // of the deltas: tick and length
+		raws := make([][]byte, 0, len(l.recent)-l.stored)
 		for _, d := range l.recent[l.stored:] {
+			raw := d.raw
 			if d.rows != nil {
-				raw = record.MarshalDelta(raw[:0], d.rows)
-				d.raw = raw
+				raw = record.MarshalDelta(nil, d.rows)
 			}
-			block = binary.BigEndian.AppendUint64(block, uint64(d.tick))
-			block = binary.AppendUvarint(block, uint64(len(d.raw)))
-			block = append(block, d.raw...)
+			raws = append(raws, raw)
+			heads = binary.AppendUvarint(binary.BigEndian.AppendUint64(heads, uint64(d.tick)), uint64(len(raw)))
+			size += len(raw)
 		}
-		l.added = deltaBlock{l.recent[len(l.recent)-1].tick, int64(len(block))}
-		b.Set(l.key(l.recent[l.stored].tick, l.added.last), block)
+		l.added = deltaBlock{l.recent[len(l.recent)-1].tick, int64(len(heads) + size)}
+		name := l.key(l.recent[l.stored].tick, l.added.last)
+		key, block := b.SetDeferred(len(name), len(heads)+size)
+		copy(key, name)
+		for _, raw := range raws {
+			_, n := binary.Uvarint(heads[8:])
+			block = block[copy(block, heads[:8+n]):]
+			heads = heads[8+n:]
+			block = block[copy(block, raw):]
+		}
 	}
 	disk := l.disk + l.added.bytes
 	if len(l.blocks) == 0 || disk <= maxBytes && done < l.blocks[0].last+retain+retain/8 {
