@@ -293,11 +293,8 @@ func (s *shipper) release(t *target) {
 // prepare is the first that Configure does: it takes what is to be deleted out of shipping, in both directions. Called
 // with the runtime's mu held.
 func (s *shipper) prepare(st *internalv1.ClusterState) {
-	views := map[ids.StreamID]ids.Tick{}
-	for _, v := range st.Views {
-		views[ids.StreamID(v.Id)] = ids.Tick(v.CreatedTick)
-	}
-	s.in.configure(st, views)
+	views := viewsBorn(st)
+	s.in.configure(st)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, l := range s.lanes {
@@ -312,6 +309,7 @@ func (s *shipper) prepare(st *internalv1.ClusterState) {
 // the targets get anything to do.
 func (s *shipper) configure(st *internalv1.ClusterState) {
 	self := string(s.rt.cfg.NodeID)
+	s.in.admit(st)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	targets := map[laneKey]*target{}

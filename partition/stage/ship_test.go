@@ -727,3 +727,34 @@ func TestShipDeadReplica(t *testing.T) {
 	}
 	c.check(100, v, m, c.tick)
 }
+
+// TestShipAfterFlush: while a node gives a partition up, it takes nothing from the new primary before its own target has
+// stored what it had: that would lie on what is newer.
+func TestShipAfterFlush(t *testing.T) {
+	c := newTestCluster(t, 2, 2, nil)
+	v := perKey()
+	m := c.createView(100, v, false)
+	c.fill(rand.New(rand.NewPCG(4, 2)), 10, 20)
+	k := c.lanesOf(100)[0] // its primary is n0
+	n := c.nodes[0]
+	c.move(k.p, 1)
+	c.move(k.p, 0)
+	st := proto.Clone(c.state).(*internalv1.ClusterState)
+	st.Index++
+	st.Partitions[k.p].Epoch++
+	st.Partitions[k.p].Primary = "n1"
+	epoch := ids.Epoch(st.Partitions[k.p].Epoch)
+	n.rt.mu.Lock()
+	n.rt.ship.prepare(st)
+	_, err := n.rt.ship.in.open("n1", k, epoch)
+	n.rt.mu.Unlock()
+	if fault.KindOf(err) != fault.NotFound {
+		t.Fatalf("before the target has stored what it had: %v", err)
+	}
+	c.move(k.p, 1)
+	if _, err := n.rt.ship.in.open("n1", k, epoch); err != nil {
+		t.Fatal(err)
+	}
+	c.closeTick(c.tick+1000, []int{0, 1})
+	c.check(100, v, m, c.tick)
+}

@@ -55,16 +55,18 @@ func (in *intake) init(rt *Runtime) {
 	in.views, in.parts, in.streams = map[ids.StreamID]ids.Tick{}, map[ids.PartitionID]*inPart{}, map[*inStream]struct{}{}
 }
 
-// configure takes the partitions' replicas and the views from a new state. When it returns, nothing is applied any more
-// to what was taken out. Called with the runtime's mu held.
-func (in *intake) configure(st *internalv1.ClusterState, views map[ids.StreamID]ids.Tick) {
-	self := string(in.rt.cfg.NodeID)
+// configure takes out what a new state doesn't have any more: when it returns, nothing is applied to that. What is new comes
+// with admit, once the targets and views before it have stored what they had and have been deleted: they would
+// write over what is applied. Called with the runtime's mu held.
+func (in *intake) configure(st *internalv1.ClusterState) {
+	views := viewsBorn(st)
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for id, born := range in.views {
 		if views[id] == born {
 			continue
 		}
+		delete(in.views, id)
 		for _, part := range in.parts {
 			for k := range part.lanes {
 				if k.view == id {
@@ -73,22 +75,46 @@ func (in *intake) configure(st *internalv1.ClusterState, views map[ids.StreamID]
 			}
 		}
 	}
-	in.views = views
 	parts := map[ids.PartitionID]*inPart{}
-	for _, cfg := range st.Partitions {
-		p := ids.PartitionID(cfg.Id)
-		if cfg.Primary == self || !slices.Contains(cfg.Replicas, self) {
-			continue
+	in.eachFollowed(st, func(p ids.PartitionID, cfg *internalv1.PartitionConfig) {
+		if part := in.parts[p]; part != nil {
+			part.primary, part.epoch = ids.NodeID(cfg.Primary), ids.Epoch(cfg.Epoch)
+			parts[p] = part
 		}
-		in.rt.held[p] = true
-		part := in.parts[p]
-		if part == nil {
-			part = &inPart{lanes: map[laneKey]*inLane{}}
-		}
-		part.primary, part.epoch = ids.NodeID(cfg.Primary), ids.Epoch(cfg.Epoch)
-		parts[p] = part
-	}
+	})
 	in.parts = parts
+}
+
+// admit adds what is new in a state that configure was called with. Called with the runtime's mu held.
+func (in *intake) admit(st *internalv1.ClusterState) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.views = viewsBorn(st)
+	in.eachFollowed(st, func(p ids.PartitionID, cfg *internalv1.PartitionConfig) {
+		in.rt.held[p] = true
+		if in.parts[p] == nil {
+			in.parts[p] = &inPart{primary: ids.NodeID(cfg.Primary), epoch: ids.Epoch(cfg.Epoch), lanes: map[laneKey]*inLane{}}
+		}
+	})
+}
+
+// eachFollowed calls fn for the partitions of which this node is a replica, but not the primary.
+func (in *intake) eachFollowed(st *internalv1.ClusterState, fn func(ids.PartitionID, *internalv1.PartitionConfig)) {
+	self := string(in.rt.cfg.NodeID)
+	for _, cfg := range st.Partitions {
+		if cfg.Primary != self && slices.Contains(cfg.Replicas, self) {
+			fn(ids.PartitionID(cfg.Id), cfg)
+		}
+	}
+}
+
+// viewsBorn returns the views of a state with their created_ticks.
+func viewsBorn(st *internalv1.ClusterState) map[ids.StreamID]ids.Tick {
+	views := map[ids.StreamID]ids.Tick{}
+	for _, v := range st.Views {
+		views[ids.StreamID(v.Id)] = ids.Tick(v.CreatedTick)
+	}
+	return views
 }
 
 // stop refuses everything from now on.
