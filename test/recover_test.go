@@ -39,13 +39,21 @@ func TestRecoverUnsafe(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(0)
 	held := map[int]bool{}
-	for _, p := range status(t, last.grpc).Partitions {
-		if p.Primary == "n4" {
-			held[p.ID] = true
+	eventually(t, func() string { // partitions have moved there, and no more do
+		st := status(t, last.grpc)
+		clear(held)
+		for _, p := range st.Partitions {
+			if p.Primary == "n4" {
+				held[p.ID] = true
+			}
 		}
-	}
+		if len(held) == 0 || len(st.Moves) > 0 {
+			return fmt.Sprintf("n4 has %d partitions, %d are moving", len(held), len(st.Moves))
+		}
+		return ""
+	})
+	write(0)
 	recover := func(p int, extra ...string) result {
 		return cli(t, nil, append([]string{"cluster", "recover", "--addr", servers[0].grpc, "--partition", fmt.Sprint(p), "--node", "n1"}, extra...)...)
 	}
