@@ -235,6 +235,23 @@ func (c *testCluster) stop(n *testNode) {
 	}
 }
 
+// lose restarts a node without what fn deletes.
+func (c *testCluster) lose(n *testNode, fn func(*storage.Batch)) {
+	c.t.Helper()
+	c.stop(n)
+	store := c.open(n)
+	b := store.NewBatch()
+	fn(b)
+	if err := store.Commit(b, false); err != nil {
+		c.t.Fatal(err)
+	}
+	b.Close()
+	if err := store.Close(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.start(n)
+}
+
 // crash restarts a node with what its disk has: all that was synced, and maybe some more.
 func (c *testCluster) crash(n *testNode, rng *rand.Rand) {
 	disk := n.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})

@@ -385,18 +385,7 @@ func (r *graphRun) lose(n *testNode) {
 	default:
 		lo, hi = storage.StageRange(v.id, p, byte(stage))
 	}
-	r.c.stop(n)
-	store := r.c.open(n)
-	b := store.NewBatch()
-	b.DeleteRange(lo, hi)
-	if err := store.Commit(b, false); err != nil {
-		r.t.Fatal(err)
-	}
-	b.Close()
-	if err := store.Close(); err != nil {
-		r.t.Fatal(err)
-	}
-	r.c.start(n)
+	r.c.lose(n, func(b *storage.Batch) { b.DeleteRange(lo, hi) })
 }
 
 func (r *graphRun) run(rounds int) {
@@ -498,21 +487,12 @@ func TestStageLost(t *testing.T) {
 			return true
 		}
 		eventually(t, "the stages let go of their history", trimmed)
-		c.stop(n)
-		store := c.open(n)
-		b := store.NewBatch()
-		if lost == 2 {
-			b.DeleteRange(storage.StageRange(100, 0, 1))
-		}
-		b.DeleteRange(storage.LastStageRange(100, 0))
-		if err := store.Commit(b, false); err != nil {
-			t.Fatal(err)
-		}
-		b.Close()
-		if err := store.Close(); err != nil {
-			t.Fatal(err)
-		}
-		c.start(n)
+		c.lose(n, func(b *storage.Batch) {
+			if lost == 2 {
+				b.DeleteRange(storage.StageRange(100, 0, 1))
+			}
+			b.DeleteRange(storage.LastStageRange(100, 0))
+		})
 		r.tick()
 		r.checkNow(rv)
 		if n.rt.Metrics().Redone == 0 {

@@ -454,18 +454,7 @@ func TestHistoryReadAgain(t *testing.T) {
 		}
 		return true
 	})
-	c.stop(n)
-	store := c.open(n)
-	b := store.NewBatch()
-	b.DeleteRange(storage.StatePartitionRange(100, 1))
-	if err := store.Commit(b, false); err != nil {
-		t.Fatal(err)
-	}
-	b.Close()
-	if err := store.Close(); err != nil {
-		t.Fatal(err)
-	}
-	c.start(n)
+	c.lose(n, func(b *storage.Batch) { b.DeleteRange(storage.StatePartitionRange(100, 1)) })
 	c.closeTick(c.tick+20_000, []int{0, 1, 2})
 	c.check(100, v, m, c.tick)
 }
