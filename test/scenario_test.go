@@ -134,8 +134,10 @@ func failure(err error) string {
 	return fmt.Sprintf("error %s: %s\n", code, longNumber.ReplaceAllString(err.Error(), "N"))
 }
 
+// send sends records as one batch, so that they are in one tick, and waits until that tick is over, so that what is sent
+// next is in a later one.
 func (s *scenario) send(stream string, records []string) string {
-	p, err := s.c.Producer(s.ctx, stream)
+	p, err := s.c.Producer(s.ctx, stream, client.WithLinger(stepTimeout))
 	if err != nil {
 		return failure(err)
 	}
@@ -151,6 +153,9 @@ func (s *scenario) send(stream string, records []string) string {
 		return failure(err)
 	}
 	s.c.See(s.tick)
+	if _, err := s.session.Exec(s.ctx, "SELECT 1 FROM "+stream+" LIMIT 1"); err != nil {
+		return failure(err)
+	}
 	return ""
 }
 
