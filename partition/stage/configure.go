@@ -443,7 +443,8 @@ func (rt *Runtime) removeTarget(t *target) {
 func (g *group) remove(t *target) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	t.stopped, t.queue, t.queued = true, nil, 0
+	t.stopped = true
+	g.uncount(t)
 	g.byPart[t.p] = nil
 	g.targets = slices.DeleteFunc(slices.Clone(g.targets), func(o *target) bool { return o == t })
 	g.narrowed = true

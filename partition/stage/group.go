@@ -34,6 +34,7 @@ type group struct {
 	narrowed bool   // it has lost targets since its feeds were opened; guarded by the runtime's mu
 	seq      uint64 // of the last item
 	window   int64  // the smallest of any feed so far, in bytes
+	queued   int64  // bytes in the targets' queues
 	arrivals uint64 // of steps with rows or positions, so that idle targets know when to store their positions anew
 }
 
@@ -43,7 +44,8 @@ type inbound struct {
 	received position // after the last step that came
 	pending  []pendingStep
 	durable  ids.Offset
-	part     bool // of a stage's output: the last step was a part of a tick
+	queued   int64 // bytes in the targets' queues
+	part     bool  // of a stage's output: the last step was a part of a tick
 }
 
 // pendingStep is the position at the end of a tick that isn't done.
@@ -175,6 +177,13 @@ func (g *group) receive(f *feed, st *step, cost int64) {
 			wake = append(wake, t)
 		}
 	}
+	if in.queued > g.window/4 { // others may have to take what they have of it early
+		for _, t := range g.targets {
+			if len(t.queue) > 0 && g.ready(t) && !slices.Contains(wake, t) {
+				wake = append(wake, t)
+			}
+		}
+	}
 	read := moved && slices.ContainsFunc(g.targets, func(t *target) bool { return len(*t.outs.Load()) > 0 })
 	g.mu.Unlock()
 	if read { // targets with nothing to do follow the frontier without a word
@@ -200,7 +209,7 @@ func (g *group) enqueue(it item) bool {
 	g.seq++
 	it.seq = g.seq
 	heap.Push(&t.queue, it)
-	t.queued += it.part.bytes
+	g.count(t, it.src, it.part.bytes)
 	return true
 }
 
@@ -417,10 +426,35 @@ func (g *group) due(t *target) bool {
 	return false
 }
 
-// early tells whether a target must take rows of a tick that isn't complete, because there are so many of them that
-// their sender could run out of credit: no lower tick can come, and it is pushed, but not ended.
+// count counts bytes of a source that come into a target's queue, or leave it.
+func (g *group) count(t *target, src int, bytes int64) {
+	t.queued += bytes
+	g.in[src].queued += bytes
+	g.queued += bytes
+}
+
+// uncount counts that a target's queue is dropped.
+func (g *group) uncount(t *target) {
+	for i := range t.queue {
+		g.count(t, t.queue[i].src, -t.queue[i].part.bytes)
+	}
+	t.queue = nil
+}
+
+// early tells whether a target must take rows of a tick that isn't complete, because a sender that has more of it could run
+// out of credit: no lower tick can come, and it is pushed, but not ended. A sender hears of credit once there is a quarter of
+// the window, so one that waits for half of it may know of a quarter less than is queued. What is pushed early makes the target
+// store all that came before, so it isn't done without need.
 func (g *group) early(t *target) bool {
-	return len(t.queue) > 0 && t.queue[0].tick == g.front.done+1 && t.queued > g.window/int64(2*len(g.targets))
+	if len(t.queue) == 0 || t.queue[0].tick != g.front.done+1 || g.queued <= g.window/4 {
+		return false
+	}
+	for i := range g.in {
+		if g.in[i].queued > g.window/4 && g.front.sources[i].complete() <= g.front.done {
+			return true
+		}
+	}
+	return false
 }
 
 // doneOf is the tick that a target has finished: without anything to do it follows the frontier.
@@ -491,7 +525,7 @@ func (g *group) take(t *target) (work, bool) {
 			break
 		}
 		it := heap.Pop(&t.queue).(item)
-		t.queued -= it.part.bytes
+		g.count(t, it.src, -it.part.bytes)
 		w.items = append(w.items, it)
 	}
 	if len(t.queue) == 0 && cap(t.queue) > 1024 {
@@ -535,7 +569,7 @@ func (g *group) stop() []*feed {
 		}
 	}
 	for _, t := range g.targets {
-		t.queue, t.queued = nil, 0
+		g.uncount(t)
 	}
 	g.signal()
 	return feeds
