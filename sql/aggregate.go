@@ -100,7 +100,7 @@ func (b *binder) aggregate(e *call, fn plan.AggFunc) (*node, error) {
 func (b *binder) newAggregate(e *call, fn plan.AggFunc) (*aggregate, error) {
 	agg := &aggregate{fn: fn, typ: record.BigInt, distinct: e.distinct}
 	inside := *b
-	inside.inAgg, inside.overs, inside.noOver = true, nil, "an aggregate's arguments"
+	inside.inAgg, inside.overs, inside.noOver, inside.sets = true, nil, "an aggregate's arguments", nil
 	if b.overs == nil && b.noOver != "" && !b.inAgg && e.over != nil {
 		inside.inAgg = b.inAgg // an aggregate over an aggregate's result: sum(count(*)) OVER ()
 	}

@@ -114,12 +114,14 @@ type selection struct {
 	aggs    []*aggregate
 	overs   []*overCall
 	subs    []*pending // of the select list, HAVING and ORDER BY
-	keys    []groupKey
-	sets    [][]int // of keys; nil: plain GROUP BY
-	having  *node
-	sort    []sortItem
-	on      []int // DISTINCT ON: indexes of outs
-	grouped bool
+	// setCalls are the set-returning functions of the select list, GROUP BY and ORDER BY.
+	setCalls []*unnestRel
+	keys     []groupKey
+	sets     [][]int // of keys; nil: plain GROUP BY
+	having   *node
+	sort     []sortItem
+	on       []int // DISTINCT ON: indexes of outs
+	grouped  bool
 }
 
 type selected struct {
@@ -141,6 +143,9 @@ func (a *analyzer) selectQuery(s *Select, e *env) (*query, error) {
 	}
 	b := a.binder(q.scope, a.change.clause(s))
 	b.env, b.aggs, b.overs, b.subs, b.windows = e, &q.aggs, &q.overs, &q.subs, s.windows
+	if b.noAggs == "" {
+		b.sets = &q.setCalls
+	}
 	if err := q.outputs(b); err != nil {
 		return nil, err
 	}

@@ -19,6 +19,8 @@ type binder struct {
 	noOver  string
 	subs    *[]*pending
 	windows []*windowSpec // WINDOW
+	// sets collects the set-returning functions of a select list; nil: there may be none.
+	sets *[]*unnestRel
 	// inAgg is set inside an aggregate's argument.
 	inAgg bool
 	// live is for a view, whose result may depend on nothing but its input.
@@ -184,6 +186,7 @@ func (b *binder) isTest(e *isTest) (*node, error) {
 }
 
 func (b *binder) caseOf(e *caseOf) (*node, error) {
+	b = b.withoutSets()
 	var conds, results []*node
 	for _, w := range e.whens {
 		var cond *node
@@ -327,7 +330,7 @@ func (b *binder) escapePattern(pattern string, esc *literal) (string, error) {
 // withoutOver returns b for a clause that may have no window functions.
 func (b *binder) withoutOver(clause string) *binder {
 	c := *b
-	c.overs, c.noOver = nil, clause
+	c.overs, c.noOver, c.sets = nil, clause, nil
 	return &c
 }
 

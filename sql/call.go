@@ -24,7 +24,7 @@ func (b *binder) call(e *call) (*node, error) {
 	case unsupported:
 		return nil, b.src.unsupported(e.pos(), instead, "aggregate %s is not supported", e.name)
 	case slices.Contains(tableFunctions, e.name):
-		return nil, b.src.unsupported(e.pos(), "write it in FROM: FROM x, "+e.name+"(...)", "set-returning function %s outside FROM is not supported", e.name)
+		return b.setCall(e)
 	case slices.Contains(internalNames, e.name) && !e.syntax:
 		return nil, b.src.fail(e.pos(), stateNoFunction, "use the operator", "no function %s", e.name)
 	case e.star:
@@ -39,6 +39,9 @@ func (b *binder) call(e *call) (*node, error) {
 		return b.clock(e, plan.ExprTick, record.BigInt)
 	case "clock_timestamp", "random", "gen_random_uuid", "timeofday":
 		return nil, b.src.unsupported(e.pos(), "now() is the tick", "function %s, which differs from call to call, is not supported", e.name)
+	}
+	if e.name == "coalesce" && e.syntax {
+		b = b.withoutSets()
 	}
 	args, err := b.bindAll(e.args)
 	if err != nil {

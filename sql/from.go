@@ -340,7 +340,7 @@ func (a *analyzer) fromFunction(f *fromItem, e *env) (*rel, []scopeColumn, error
 		return nil, nil, err
 	}
 	u := &unnestRel{fn: f.name}
-	names, types, err := a.tableFunction(b, f, args, u)
+	names, types, err := a.tableFunction(b, f.name, f.pos(), args, u)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -362,8 +362,8 @@ func (a *analyzer) fromFunction(f *fromItem, e *env) (*rel, []scopeColumn, error
 	return &rel{kind: relUnnest, in: []*rel{one}, unnest: u}, cols, nil
 }
 
-// tableFunction resolves f over args, which it puts into u, and returns the columns of its rows.
-func (a *analyzer) tableFunction(b *binder, f *fromItem, args []*node, u *unnestRel) ([]string, []record.Type, error) {
+// tableFunction resolves a function over args, which it puts into u, and returns the columns of its rows.
+func (a *analyzer) tableFunction(b *binder, name string, pos int, args []*node, u *unnestRel) ([]string, []record.Type, error) {
 	value := []string{"value"}
 	pairs := []string{"key", "value"}
 	try := func(params ...record.Type) bool {
@@ -385,24 +385,24 @@ func (a *analyzer) tableFunction(b *binder, f *fromItem, args []*node, u *unnest
 		}
 		return true
 	}
-	switch f.name {
+	switch name {
 	case "generate_series":
 		if len(args) == 2 && isInteger(args[0]) && isInteger(args[1]) {
-			args = append(args, bigint(1, f.pos()))
+			args = append(args, bigint(1, pos))
 		}
 		if len(args) == 2 && isNumber(args[0].typ) && isNumber(args[1].typ) {
-			args = append(args, bigint(1, f.pos()))
+			args = append(args, bigint(1, pos))
 		}
 		for _, t := range []record.Type{record.BigInt, record.Numeric} {
 			if try(t, t, t) {
-				return []string{f.name}, []record.Type{t}, nil
+				return []string{name}, []record.Type{t}, nil
 			}
 		}
 		if len(args) == 3 && args[0].typ == record.Timestamp && try(record.Timestamp, record.Timestamp, record.IntervalT) {
-			return []string{f.name}, []record.Type{record.Timestamp}, nil
+			return []string{name}, []record.Type{record.Timestamp}, nil
 		}
 		if try(record.TimestampTZ, record.TimestampTZ, record.IntervalT) {
-			return []string{f.name}, []record.Type{record.TimestampTZ}, nil
+			return []string{name}, []record.Type{record.TimestampTZ}, nil
 		}
 	case "jsonb_array_elements":
 		if try(record.JSONB) {
@@ -422,22 +422,22 @@ func (a *analyzer) tableFunction(b *binder, f *fromItem, args []*node, u *unnest
 		}
 	case "jsonb_object_keys":
 		if try(record.JSONB) {
-			return []string{f.name}, []record.Type{record.Text}, nil
+			return []string{name}, []record.Type{record.Text}, nil
 		}
 	case "regexp_split_to_table", "string_to_table":
 		if try(record.Text, record.Text) {
-			return []string{f.name}, []record.Type{record.Text}, nil
+			return []string{name}, []record.Type{record.Text}, nil
 		}
 	case "unnest":
 		if len(args) == 1 && args[0].typ.IsArray() && try(args[0].typ) {
-			return []string{f.name}, []record.Type{args[0].typ.Elem()}, nil
+			return []string{name}, []record.Type{args[0].typ.Elem()}, nil
 		}
 	}
 	types := make([]string, len(args))
 	for i, n := range args {
 		types[i] = n.typ.String()
 	}
-	return nil, nil, a.src.fail(f.pos(), stateNoFunction, "", "no table function %s(%s)", f.name, strings.Join(types, ", "))
+	return nil, nil, a.src.fail(pos, stateNoFunction, "", "no table function %s(%s)", name, strings.Join(types, ", "))
 }
 
 func isInteger(n *node) bool { return n.typ == record.BigInt || n.typ == record.Unknown }

@@ -21,6 +21,9 @@ const maxGroupingSets = 4096
 func (q *selection) groupBy() error {
 	b := q.a.binder(q.scope, "GROUP BY")
 	b.env = q.env
+	if q.a.change.clause(q.s) == "" {
+		b.sets = &q.setCalls
+	}
 	if len(q.s.groupBy) > MaxColumns {
 		return q.a.src.fail(q.s.groupBy[MaxColumns].pos(), stateTooManyColumns, "", "GROUP BY has more than %d columns", MaxColumns)
 	}
@@ -177,6 +180,9 @@ func (q *selection) computed(id int) bool {
 
 // assemble puts the tree together: FROM, WHERE, grouping, HAVING, subqueries, window functions.
 func (q *selection) assemble() error {
+	if err := q.groupSetCalls(); err != nil {
+		return err
+	}
 	q.grouped = len(q.aggs) > 0 || len(q.s.groupBy) > 0 || q.having != nil
 	if q.grouped {
 		if err := q.group(); err != nil {
@@ -190,7 +196,11 @@ func (q *selection) assemble() error {
 	if q.having != nil {
 		q.rel = filterRel(q.rel, conjuncts(q.having, nil)...)
 	}
-	return q.applyOver()
+	if err := q.applyOver(); err != nil {
+		return err
+	}
+	q.applySetCalls()
+	return nil
 }
 
 // group adds the grouping, and rewrites what stands after it over the keys.
@@ -229,6 +239,9 @@ func (q *selection) group() error {
 			return err
 		}
 	}
+	if err := q.regroupSetCalls(); err != nil {
+		return err
+	}
 	for _, s := range q.subs {
 		if err := s.rewrite(q); err != nil {
 			return err
@@ -259,6 +272,22 @@ func (q *selection) expand(agg *aggregateRel, rename map[int]int) {
 	}
 	q.rel = &rel{kind: relExpand, in: []*rel{extendRel(q.rel, items...)}, expand: x}
 	agg.keys = append(slices.Clone(x.out), x.grouping)
+}
+
+// determined tells whether the keys determine a column: it is a table's, and they have the table's whole primary key.
+func (q *selection) determined(r *rel, id int) bool {
+	if r.kind != relScan {
+		return slices.ContainsFunc(r.in, func(in *rel) bool { return q.determined(in, id) })
+	}
+	if r.scan.object.Kind != ObjectTable || !slices.Contains(r.scan.cols, id) {
+		return false
+	}
+	for _, k := range r.scan.object.Key {
+		if !slices.ContainsFunc(q.keys, func(g groupKey) bool { return g.node.kind == plan.ExprCol && g.node.col == r.scan.cols[k] }) {
+			return false
+		}
+	}
+	return true
 }
 
 // groupingCall is GROUPING(a, b): its bits come out of the column of all keys' bits.
@@ -301,10 +330,15 @@ func (q *selection) regroup(n *node) (*node, error) {
 		}
 		switch n.kind {
 		case plan.ExprCol:
-			if q.own(n.col) {
-				return nil, q.a.src.fail(n.pos, stateGrouping, "", "column %q must be in GROUP BY or in an aggregate", q.a.cols.of(n.col).name)
+			if !q.own(n.col) {
+				return n, nil
 			}
-			return n, nil
+			if q.sets == nil && q.determined(q.rel.in[0], n.col) {
+				q.rel.agg.keys = append(q.rel.agg.keys, n.col)
+				q.keys = append(q.keys, groupKey{node: n, id: n.col})
+				return n, nil
+			}
+			return nil, q.a.src.fail(n.pos, stateGrouping, "", "column %q must be in GROUP BY or in an aggregate", q.a.cols.of(n.col).name)
 		case plan.ExprConst, nodeParam:
 			return n, nil
 		}

@@ -67,7 +67,7 @@ func (b *binder) overCall(e *call) (*node, error) {
 	}
 	o := &overCall{name: e.name, pos: e.pos()}
 	inside := *b
-	inside.overs, inside.noOver = nil, "another window function's arguments"
+	inside.overs, inside.noOver, inside.sets = nil, "another window function's arguments", nil
 	var err error
 	if size, ok := windowOnly[e.name]; ok {
 		err = inside.windowArgs(o, e, size)
