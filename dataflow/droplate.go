@@ -8,6 +8,7 @@ import (
 // dropLate drops and counts the rows at or below their watermark.
 type dropLate struct {
 	time, watermark int
+	event           int // or -1: rows without a time are kept
 	out             *link
 	errs            *faults
 	rows            []int32
@@ -19,21 +20,41 @@ func newDropLate(b *builder) (operator, error) {
 	if err := b.sameSchema(0); err != nil {
 		return nil, err
 	}
-	for _, c := range []int{p.Time, p.Watermark} {
+	columns := []int{p.Time}
+	if p.Watermark >= 0 {
+		columns = append(columns, p.Watermark)
+	}
+	if p.Event != 0 {
+		columns = append(columns, p.Event-1)
+	}
+	for _, c := range columns {
 		if err := b.column(c, record.TimestampTZ); err != nil {
 			return nil, err
 		}
 	}
 	b.out.distinct, b.out.ordered = b.in.distinct, b.in.ordered
-	return &dropLate{time: p.Time, watermark: p.Watermark, out: b.out, errs: b.errs}, nil
+	return &dropLate{time: p.Time, watermark: p.Watermark, event: p.Event - 1, out: b.out, errs: b.errs}, nil
 }
 
 func (d *dropLate) push(in *record.Delta) error {
-	times, marks := &in.Cols[d.time], &in.Cols[d.watermark]
+	times := &in.Cols[d.time]
+	var marks *record.Column
+	if d.watermark >= 0 {
+		marks = &in.Cols[d.watermark]
+	}
 	d.rows = d.rows[:0]
 	for i, at := range times.Ints[:in.N] {
-		if at <= marks.Ints[i] && !times.Null(i) && !marks.Null(i) {
-			d.errs.counts.Late += positive(in, i)
+		switch {
+		case times.Null(i):
+			if d.event < 0 {
+				break
+			}
+			if in.Cols[d.event].Null(i) {
+				d.errs.leaveOut(errNoWindowTime, positive(in, i))
+			}
+			continue
+		case overdue(at, marks, i):
+			d.errs.counts.Late += appearing(in, i)
 			continue
 		}
 		d.rows = append(d.rows, int32(i))

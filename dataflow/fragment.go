@@ -267,6 +267,11 @@ func needOfOne(op *plan.Op, need, out []bool) bool {
 		copyNeed(need, out)
 		mark(op.DropLate.Time)
 		mark(op.DropLate.Watermark)
+		mark(op.DropLate.Event - 1)
+	case op.Kind == plan.OpLate && op.Late != nil:
+		copyNeed(need, out)
+		mark(op.Late.Time)
+		mark(op.Late.Watermark)
 	case op.Kind == plan.OpExpand && op.Expand != nil:
 		copyNeed(need, out)
 	default:
@@ -376,6 +381,8 @@ func (b *builder) build() (operator, error) {
 		return newHop(b)
 	case op.Kind == plan.OpDropLate && op.DropLate != nil:
 		return newDropLate(b)
+	case op.Kind == plan.OpLate && op.Late != nil:
+		return newLate(b)
 	case op.Kind == plan.OpExpand && op.Expand != nil:
 		return newExpand(b)
 	case op.Kind == plan.OpWindow && op.Window != nil:

@@ -79,9 +79,9 @@ func (h *hop) push(in *record.Delta) error {
 			first, last = h.windows.ends(at)
 		}
 		open := first
-		if marks != nil && !marks.Null(i) && first <= last && first <= marks.Ints[i] {
+		if first <= last && overdue(first, marks, i) {
 			open = h.windows.after(first, marks.Ints[i])
-			h.errs.counts.Late += positive(in, i)
+			h.errs.counts.Late += appearing(in, i)
 		}
 		if open > last {
 			continue

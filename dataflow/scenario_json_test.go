@@ -26,6 +26,7 @@ func (s *scenario) jsonOp(in record.Schema, op plan.Op, rest string) plan.Op {
 	part := map[plan.OpKind]func() any{
 		plan.OpHop:       func() any { op.Hop = &plan.Hop{Watermark: -1}; return op.Hop },
 		plan.OpDropLate:  func() any { op.DropLate = &plan.DropLate{}; return op.DropLate },
+		plan.OpLate:      func() any { op.Late = &plan.Late{}; return op.Late },
 		plan.OpExpand:    func() any { op.Expand = &plan.Expand{}; return op.Expand },
 		plan.OpSession:   func() any { op.Session = &plan.Session{Watermark: -1}; return op.Session },
 		plan.OpWindow:    func() any { op.Window = &plan.Window{}; return op.Window },
@@ -42,6 +43,10 @@ func (s *scenario) jsonOp(in record.Schema, op plan.Op, rest string) plan.Op {
 	switch op.Kind {
 	case plan.OpHop, plan.OpSession:
 		op.Schema = append(op.Schema, window...)
+	case plan.OpLate:
+		if op.Late.Of != plan.LateOfDropLate {
+			op.Schema = append(op.Schema, window...)
+		}
 	case plan.OpExpand:
 		op.Schema = append(op.Schema, record.Field{Name: "grouping", Type: record.BigInt})
 	case plan.OpWindow:

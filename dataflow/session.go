@@ -56,6 +56,10 @@ func newSession(b *builder) (operator, error) {
 // push leaves out rows without a time, and late ones.
 func (s *rowSessions) push(in *record.Delta) error {
 	times := &in.Cols[s.time]
+	var marks *record.Column
+	if s.watermark >= 0 {
+		marks = &in.Cols[s.watermark]
+	}
 	s.rows = s.rows[:0]
 	for i := range in.N {
 		if times.Null(i) {
@@ -67,11 +71,9 @@ func (s *rowSessions) push(in *record.Delta) error {
 			s.errs.fail(errWindowRange, positive(in, i))
 			continue
 		}
-		if s.watermark >= 0 {
-			if m := &in.Cols[s.watermark]; !m.Null(i) && at+s.gap <= m.Ints[i] {
-				s.errs.counts.Late += positive(in, i)
-				continue
-			}
+		if overdue(at+s.gap, marks, i) {
+			s.errs.counts.Late += appearing(in, i)
+			continue
 		}
 		s.rows = append(s.rows, int32(i))
 	}

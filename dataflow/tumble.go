@@ -87,8 +87,8 @@ func (t *tumble) windows(in *record.Delta) {
 				continue
 			}
 		}
-		if marks != nil && !marks.Null(i) && end <= marks.Ints[i] {
-			t.errs.counts.Late += positive(in, i)
+		if overdue(end, marks, i) {
+			t.errs.counts.Late += appearing(in, i)
 			continue
 		}
 		t.starts.Ints[len(t.rows)], t.ends.Ints[len(t.rows)] = start, end

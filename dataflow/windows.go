@@ -1,6 +1,25 @@
 package dataflow
 
-import "math"
+import (
+	"math"
+
+	"github.com/millrace/millrace/record"
+)
+
+// overdue tells whether row i is late for what ends at end: its watermark, that of the records before it, has reached that. Every
+// operator that drops late rows, or lets them alone through, decides by it. marks is nil where nothing is late.
+func overdue(end int64, marks *record.Column, i int) bool {
+	return marks != nil && !marks.Null(i) && end <= marks.Ints[i]
+}
+
+// appearing returns how many rows row i stands for that appear: none for one that is taken back. Late rows are counted so,
+// whether or not equal ones came together.
+func appearing(in *record.Delta, i int) int64 {
+	if in.Weights == nil {
+		return 1
+	}
+	return max(in.Weights[i], 0)
+}
 
 // windowing is hopping or cumulating windows as package plan describes them: Hop and Panes share it.
 type windowing struct {

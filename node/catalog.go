@@ -67,7 +67,11 @@ func (c *catalog) object(v *internalv1.ViewDef, prev *catalog) (*sql.Object, err
 	if prev != nil {
 		o = prev.objects[ids.StreamID(v.Id)]
 	}
-	if o != nil && len(o.Indexes) == 0 && len(v.Indexes) == 0 {
+	from := uint64(0)
+	if v.StartNow {
+		from = v.CreatedTick
+	}
+	if o != nil && len(o.Indexes) == 0 && len(v.Indexes) == 0 && o.From == from {
 		return o, nil
 	}
 	if o != nil {
@@ -80,6 +84,7 @@ func (c *catalog) object(v *internalv1.ViewDef, prev *catalog) (*sql.Object, err
 		}
 		o = &sql.Object{Kind: sql.ObjectView, ID: v.Id, Name: v.Name, Columns: schemaOf(v.Columns), Key: p.Key, Plan: p}
 	}
+	o.Text, o.From = v.Sql, from
 	if v.Table != 0 {
 		o.Kind, o.Stream = sql.ObjectTable, c.streams[ids.StreamID(v.Table)].Stream
 	}

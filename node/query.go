@@ -185,7 +185,7 @@ func leafOf(s *plan.Stage) int {
 func linear(s *plan.Stage) bool {
 	for i := range s.Ops {
 		switch s.Ops[i].Kind {
-		case plan.OpScan, plan.OpInput, plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpHop, plan.OpDropLate, plan.OpUnnest, plan.OpExpand, plan.OpValues:
+		case plan.OpScan, plan.OpInput, plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpHop, plan.OpDropLate, plan.OpLate, plan.OpUnnest, plan.OpExpand, plan.OpValues:
 		default:
 			return false
 		}

@@ -49,7 +49,34 @@ type Panes struct {
 // DropLate drops and counts late the rows whose time is at or below their watermark. A NULL time is kept.
 type DropLate struct {
 	Time      int `json:"time"`      // input column
-	Watermark int `json:"watermark"` // input column with ColWatermark
+	Watermark int `json:"watermark"` // input column with ColWatermark, or -1: nothing is late
+	// Event, if not 0, is one more than the input column with the event time that Time is computed from: a row without it is
+	// dropped and counted among the errors, as in Tumble, and one without Time, whose error the computation has counted, is dropped.
+	Event int `json:"event,omitempty"`
+}
+
+// LateOf says which operator's late rows a Late lets through.
+type LateOf string
+
+const (
+	LateOfTumble   LateOf = "tumble"    // Size and Offset are Tumble's
+	LateOfHop      LateOf = "hop"       // Size, Slide, Offset and Cumulate are Hop's
+	LateOfSession  LateOf = "session"   // Size is Session's Gap
+	LateOfDropLate LateOf = "drop_late" // there are no windows
+)
+
+// Late lets exactly those rows through that the operator with the same input and parameters drops and counts late; it counts nothing
+// itself, and rows whose time is NULL or out of range are not late. It appends window_start and window_end (TimestampTZ): of the
+// window that the row missed (Tumble); from the start of the first to the end of the last window that it missed (Hop); of the
+// session that it would be alone (Session). With LateOfDropLate it appends nothing.
+type Late struct {
+	Of        LateOf `json:"of"`
+	Time      int    `json:"time"`             // input column
+	Watermark int    `json:"watermark"`        // input column with ColWatermark
+	Size      int64  `json:"size,omitempty"`   // microseconds
+	Slide     int64  `json:"slide,omitempty"`  // microseconds
+	Offset    int64  `json:"offset,omitempty"` // microseconds
+	Cumulate  bool   `json:"cumulate,omitempty"`
 }
 
 // Session appends window_start and window_end of the row's session: rows of equal Keys of which each is less than Gap

@@ -104,6 +104,7 @@ const (
 
 	OpHop          OpKind = "hop"           // input columns, then window_start and window_end, once for each window
 	OpDropLate     OpKind = "drop_late"     // drops and counts rows at or below the watermark
+	OpLate         OpKind = "late"          // the rows that a windowed operator drops as late
 	OpSession      OpKind = "session"       // input columns, then window_start and window_end of the row's session
 	OpJoin         OpKind = "join"          // of two inputs
 	OpTemporalJoin OpKind = "temporal_join" // each left row with the right row as it is at the left row's tick
@@ -134,6 +135,7 @@ type Op struct {
 
 	Hop          *Hop          `json:"hop,omitempty"`
 	DropLate     *DropLate     `json:"drop_late,omitempty"`
+	Late         *Late         `json:"late,omitempty"`
 	Session      *Session      `json:"session,omitempty"`
 	Join         *Join         `json:"join,omitempty"`
 	TemporalJoin *TemporalJoin `json:"temporal_join,omitempty"`
@@ -209,7 +211,7 @@ const (
 	ColTick      = "_tick"      // BigInt
 	ColTime      = "_time"      // TimestampTZ, append time
 	ColKey       = "_key"       // Text, NULL without a key
-	// ColWatermark is for OpTumble only, not for users: TimestampTZ, the watermark of the records before this one
+	// ColWatermark is for windowed operators only, not for users: TimestampTZ, the watermark of the records before this one
 	// in its own partition's log (highest event time so far less the stream's delay), NULL while there is none.
 	ColWatermark = "_watermark"
 )

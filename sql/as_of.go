@@ -9,30 +9,52 @@ import (
 	"github.com/millrace/millrace/record"
 )
 
-// past takes TICK n or TIMESTAMP '...' after AS OF, which begins at token begin, behind the name of a relation.
-func (c *cursor) past(begin int) (*past, error) {
-	p := &past{at: at(c.tokens[begin].from)}
+// past takes TICK n or TIMESTAMP '...' after AS OF, which begins at token begin, behind the name of a relation, or behind
+// late_records('view'). It returns the position of that name too.
+func (c *cursor) past(begin int) (p *past, of int, err error) {
+	p = &past{at: at(c.tokens[begin].from)}
 	switch {
 	case c.accept("tick"):
 		p.tick = true
 	case strings.HasPrefix(c.word(c.i), "timestamp"):
 		c.i++
 	default:
-		return nil, c.expect("TICK and a number, or TIMESTAMP and a string,")
+		return nil, 0, c.expect("TICK and a number, or TIMESTAMP and a string,")
 	}
-	if begin == 0 || c.word(begin-1) == "" && c.tokens[begin-1].tok != pgquery.Token_IDENT {
-		return nil, c.src.fail(p.pos(), stateSyntax, "write FROM relation AS OF TICK n [AS alias]", "AS OF must follow the name of a relation")
+	named := c.named(begin)
+	if named < 0 {
+		return nil, 0, c.src.fail(p.pos(), stateSyntax, "write FROM relation AS OF TICK n [AS alias]", "AS OF must follow the name of a relation")
 	}
 	if c.done() {
-		return nil, c.expect("the time")
+		return nil, 0, c.expect("the time")
 	}
 	switch t := c.tokens[c.i]; t.tok {
 	case pgquery.Token_ICONST, pgquery.Token_FCONST, pgquery.Token_SCONST, pgquery.Token_PARAM:
 		p.text = span{t.from, t.to}
 		c.i++
-		return p, nil
+		return p, c.tokens[named].from, nil
 	}
-	return nil, c.expect("a constant or a parameter: the time")
+	return nil, 0, c.expect("a constant or a parameter: the time")
+}
+
+// named returns the token before token end that is a relation's name, or the first argument of late_records, or -1.
+func (c *cursor) named(end int) int {
+	switch {
+	case end == 0:
+		return -1
+	case c.word(end-1) != "" || c.tokens[end-1].tok == pgquery.Token_IDENT:
+		return end - 1
+	case c.tokens[end-1].tok != tokenClose:
+		return -1
+	}
+	open := end - 2
+	for open > 0 && c.tokens[open].tok != tokenOpen {
+		open--
+	}
+	if open > 0 && c.word(open-1) == "late_records" {
+		return open + 1
+	}
+	return -1
 }
 
 // takePast returns the AS OF behind the name at pos.

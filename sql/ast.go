@@ -118,6 +118,7 @@ const (
 	fromRelation fromKind = iota // stream, view, table, or WITH's
 	fromWindow                   // TUMBLE, HOP, CUMULATE, SESSION
 	fromDead                     // dead_letters('stream')
+	fromLate                     // late_records('view' [, 'stream'])
 	fromSubquery
 	fromJoin
 	fromFunction // unnest, generate_series, ...
@@ -146,6 +147,9 @@ type fromItem struct {
 
 	asOf expr  // FOR SYSTEM_TIME AS OF; nil: none
 	past *past // AS OF TICK or TIMESTAMP; nil: the statement's tick
+
+	stream   string // of late_records; "": it isn't named
+	streamAt int
 }
 
 // past is AS OF TICK n or AS OF TIMESTAMP '...'.

@@ -251,7 +251,7 @@ func (a *analyzer) appendOnly(r *rel) bool {
 		return true
 	case relShared:
 		return a.appendOnly(r.shared.def.rel)
-	case relFilter, relExtend, relEmit, relUnnest, relExpand, relUnion:
+	case relFilter, relExtend, relEmit, relUnnest, relExpand, relUnion, relLate:
 	case relWindow:
 		if r.win.kind == windowSession {
 			return !a.live
@@ -285,7 +285,7 @@ func appendOnlyPlan(o *Object) bool {
 				if op.Scan.Kind == plan.ScanView {
 					return false // it would have to be looked up
 				}
-			case plan.OpInput, plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpHop, plan.OpDropLate, plan.OpUnion, plan.OpUnnest, plan.OpExpand,
+			case plan.OpInput, plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpHop, plan.OpDropLate, plan.OpLate, plan.OpUnion, plan.OpUnnest, plan.OpExpand,
 				plan.OpTemporalJoin, plan.OpValues, plan.OpDistinct:
 			case plan.OpJoin:
 				if k := op.Join.Kind; k != plan.JoinInner && k != plan.JoinSemi {

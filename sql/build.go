@@ -367,6 +367,8 @@ func (p *planner) build(r *rel, need idSet) *stream {
 		return p.unnest(r, need)
 	case relShared:
 		return p.shared(r, need)
+	case relLate:
+		return p.late(r, need)
 	}
 	return p.emit(r, need)
 }

@@ -309,10 +309,11 @@ func (p *planner) sessionFragments(s *stream, w *windowRel, need idSet) {
 	s.virt[w.end] = callNode("add", record.TimestampTZ, 0, p.a.columnNode(w.time, 0), gap)
 	ids := s.columnsOf(withKeys(need, []int{w.start, w.end}))
 	p.project(s, ids, nil)
-	p.keep(s, []*node{negate(isNullNode(p.a.columnNode(w.time, 0)))})
+	op := &plan.DropLate{Time: s.pos[w.end], Watermark: -1, Event: s.pos[w.time] + 1}
 	if w.mark != 0 {
-		p.add(s, plan.Op{Kind: plan.OpDropLate, DropLate: &plan.DropLate{Time: s.pos[w.end], Watermark: s.pos[w.mark]}})
+		op.Watermark = s.pos[w.mark]
 	}
+	p.add(s, plan.Op{Kind: plan.OpDropLate, DropLate: op})
 }
 
 // expand repeats each row for each grouping set.

@@ -32,6 +32,10 @@ type Object struct {
 	Stream  *millracev1.Stream // stream: its definition; table: its log's
 	Plan    *plan.Plan         // view and table: its plan; may be nil
 	Indexes []Index            // of a view and table
+	// Text is the statement that made a view, for late_records; From is the tick up to which records count for nothing
+	// (start = 'now'), 0: all count.
+	Text string
+	From uint64
 }
 
 // hiddenColumns of every stream, usable when named.

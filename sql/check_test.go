@@ -19,7 +19,7 @@ func checkShape(s *plan.Stage, j int, ins []record.Schema) error {
 			return errors.New("a scan isn't its stage's first operator")
 		}
 	case plan.OpInput, plan.OpValues:
-	case plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpHop, plan.OpDropLate, plan.OpUnnest, plan.OpExpand, plan.OpEmitFinal, plan.OpSort:
+	case plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpHop, plan.OpDropLate, plan.OpLate, plan.OpUnnest, plan.OpExpand, plan.OpEmitFinal, plan.OpSort:
 		return checkUnary(op, ins)
 	case plan.OpAggregate:
 		if scans && op.Aggregate.Phase != plan.AggPartial {
@@ -51,10 +51,23 @@ func checkUnary(op *plan.Op, ins []record.Schema) error {
 		}
 		return columnsAre(in, record.TimestampTZ, h.Time)
 	case plan.OpDropLate:
-		if !slices.Equal(op.Schema, in) || in[op.DropLate.Watermark].Name != plan.ColWatermark {
+		d := op.DropLate
+		if !slices.Equal(op.Schema, in) || d.Watermark >= 0 && in[d.Watermark].Name != plan.ColWatermark || d.Watermark < 0 && d.Event == 0 {
 			return errors.New("schema or watermark")
 		}
-		return columnsAre(in, record.TimestampTZ, op.DropLate.Time)
+		if d.Event != 0 {
+			return columnsAre(in, record.TimestampTZ, d.Time, d.Event-1)
+		}
+		return columnsAre(in, record.TimestampTZ, d.Time)
+	case plan.OpLate:
+		l := op.Late
+		if l.Watermark < 0 || in[l.Watermark].Name != plan.ColWatermark || !slices.Equal(op.Schema[:len(in)], in) || (len(op.Schema) == len(in)) != (l.Of == plan.LateOfDropLate) {
+			return errors.New("schema or watermark")
+		}
+		if l.Of != plan.LateOfDropLate && l.Size <= 0 || l.Of == plan.LateOfHop && l.Slide <= 0 {
+			return errors.New("size or slide")
+		}
+		return columnsAre(in, record.TimestampTZ, l.Time)
 	case plan.OpUnnest:
 		for i := range op.Unnest.Args {
 			if err := checkExpr(&op.Unnest.Args[i], in); err != nil {

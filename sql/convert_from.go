@@ -135,11 +135,13 @@ func (c *converter) tableFunction(r *pgquery.RangeFunction) (*fromItem, error) {
 	switch {
 	case name == "dead_letters":
 		return f, c.deadLetters(f, args)
+	case name == "late_records":
+		return f, c.lateRecords(f, args)
 	case slices.Contains(tableFunctions, name):
 		f.kind, f.args = fromFunction, args
 		return f, nil
 	}
-	names := append(slices.Clone(tableFunctions), "tumble", "hop", "cumulate", "session", "dead_letters")
+	names := append(slices.Clone(tableFunctions), "tumble", "hop", "cumulate", "session", "dead_letters", "late_records")
 	return nil, c.src.fail(pos, stateNoFunction, suggest(name, names), "unknown table function %q", name)
 }
 
@@ -194,18 +196,40 @@ func (c *converter) deadLetters(f *fromItem, args []expr) error {
 	if len(args) != 1 {
 		return c.src.fail(f.pos(), stateSyntax, usage, "dead_letters takes 1 argument, not %d", len(args))
 	}
-	f.kind, f.nameAt, f.name = fromDead, args[0].pos(), ""
-	switch a := args[0].(type) {
+	f.kind, f.nameAt = fromDead, args[0].pos()
+	var ok bool
+	if f.name, ok = nameArgument(args[0]); !ok {
+		return c.src.fail(args[0].pos(), stateSyntax, usage, "argument of dead_letters must be the name of a stream")
+	}
+	return nil
+}
+
+// nameArgument returns the name that a function's argument is, as a string or bare.
+func nameArgument(e expr) (string, bool) {
+	switch e := e.(type) {
 	case *literal:
-		if a.kind == litString {
-			f.name = a.text
-			return nil
-		}
+		return e.text, e.kind == litString
 	case *columnRef:
-		if a.table == "" {
-			f.name = a.name
-			return nil
+		return e.name, e.table == ""
+	}
+	return "", false
+}
+
+func (c *converter) lateRecords(f *fromItem, args []expr) error {
+	const usage = "write late_records('view'), or late_records('view', 'stream') where several of its streams have late rows"
+	if len(args) != 1 && len(args) != 2 {
+		return c.src.fail(f.pos(), stateSyntax, usage, "late_records takes 1 or 2 arguments, not %d", len(args))
+	}
+	f.kind, f.nameAt, f.past = fromLate, args[0].pos(), c.takePast(args[0].pos())
+	var ok bool
+	if f.name, ok = nameArgument(args[0]); !ok {
+		return c.src.fail(f.nameAt, stateSyntax, usage, "argument of late_records must be the name of a view")
+	}
+	if len(args) == 2 {
+		f.streamAt = args[1].pos()
+		if f.stream, ok = nameArgument(args[1]); !ok || f.stream == "" {
+			return c.src.fail(f.streamAt, stateSyntax, usage, "second argument of late_records must be the name of a stream")
 		}
 	}
-	return c.src.fail(args[0].pos(), stateSyntax, usage, "argument of dead_letters must be the name of a stream")
+	return nil
 }

@@ -242,7 +242,9 @@ func (x *explainer) op(op *plan.Op, ins []record.Schema) {
 	case plan.OpHop:
 		x.hop(op.Hop, in)
 	case plan.OpDropLate:
-		x.line(1, "drop late: rows whose %s is at or below the watermark are dropped and counted", quoteName(in[op.DropLate.Time].Name))
+		x.dropLate(op.DropLate, in)
+	case plan.OpLate:
+		x.late(op.Late, in)
 	case plan.OpUnnest:
 		x.unnest(op, in)
 	case plan.OpExpand:

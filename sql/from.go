@@ -81,6 +81,8 @@ func (a *analyzer) relation(f *fromItem, e *env) (*rel, []scopeColumn, error) {
 		r, cols, err = a.window(f, e)
 	case fromFunction:
 		r, cols, err = a.fromFunction(f, e)
+	case fromLate:
+		r, cols, err = a.lateRecords(f)
 	default:
 		if c := e.cte(f.name); c != nil && f.kind == fromRelation {
 			if f.past != nil {

@@ -35,6 +35,10 @@ func (a *analyzer) push(r *rel, preds []*node) *rel {
 		down, stay := split(preds, have.within)
 		r.in[0] = a.push(r.in[0], down)
 		return filterRel(r, stay...)
+	case relLate:
+		down, stay := split(preds, setOf(r.in[0].outs()).within)
+		r.in[0] = a.push(r.in[0], down)
+		return filterRel(r, stay...)
 	case relAggregate:
 		return a.pushAggregate(r, preds)
 	case relDistinct, relEmit:

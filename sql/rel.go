@@ -72,6 +72,7 @@ const (
 	relUnnest
 	relShared
 	relEmit
+	relLate
 )
 
 // rel is one operator of a checked query. The tree belongs to one statement; pushing predicates down changes it.
@@ -94,6 +95,7 @@ type rel struct {
 	over     *overRel
 	unnest   *unnestRel
 	shared   *sharedRel
+	late     *lateRel
 }
 
 // item is a computed column.
@@ -137,7 +139,7 @@ type windowRel struct {
 	keysFromGroup bool  // SESSION without keys: those of the GROUP BY
 	start, end    int
 	at            int
-	scope         []int // what a session's keys may be
+	scope         []scopeColumn // the input's columns: what a session's keys may be
 }
 
 type aggregateRel struct {
@@ -270,6 +272,10 @@ func (r *rel) outs() []int {
 		return out
 	case relShared:
 		return r.shared.cols
+	case relLate:
+		if r.late.start != 0 {
+			return append(slices.Clone(r.in[0].outs()), r.late.start, r.late.end)
+		}
 	}
 	return r.in[0].outs()
 }

@@ -96,7 +96,10 @@ func (m memory) statement(out *strings.Builder, s Statement) error {
 		if err != nil {
 			return err
 		}
-		m[s.Name] = &Object{Kind: ObjectView, ID: uint64(len(m) + 1), Name: s.Name, Columns: p.Output, Key: p.Key, Plan: p}
+		m[s.Name] = &Object{Kind: ObjectView, ID: uint64(len(m) + 1), Name: s.Name, Columns: p.Output, Key: p.Key, Plan: p, Text: s.Text()}
+		if s.StartNow {
+			m[s.Name].From = 1000
+		}
 		fmt.Fprintf(out, "view %s uses %v if_not_exists=%v final=%v now=%v\n", s.Name, uses, s.IfNotExists, s.EmitFinal, s.StartNow)
 		if s.Replace || s.History != 0 {
 			fmt.Fprintf(out, "replace=%v history=%d\n", s.Replace, s.History)

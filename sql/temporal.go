@@ -58,14 +58,14 @@ func takeExtras(src *source, from, to int) (*extras, error) {
 			}
 			x.asOf[c.tokens[begin-1].from] = e
 		case c.accept("as", "of"):
-			p, err := c.past(begin)
+			p, of, err := c.past(begin)
 			if err != nil {
 				return nil, err
 			}
 			if x.past == nil {
 				x.past = map[int]*past{}
 			}
-			x.past[c.tokens[begin-1].from] = p
+			x.past[of] = p
 		default:
 			c.i++
 			continue

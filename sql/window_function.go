@@ -44,20 +44,12 @@ func (a *analyzer) window(f *fromItem, e *env) (*rel, []scopeColumn, error) {
 	if err := a.windowSizes(w, f, s); err != nil {
 		return nil, nil, err
 	}
-	w.scope = visible(cols)
+	w.scope = slices.Clone(cols)
 	a.windowColumns(w)
 	for i, id := range []int{w.start, w.end} {
 		cols = append(cols, scopeColumn{table: table, name: [...]string{"window_start", "window_end"}[i], typ: record.TimestampTZ, id: id})
 	}
 	return &rel{kind: relWindow, in: []*rel{r}, win: w}, cols, nil
-}
-
-func visible(cols []scopeColumn) []int {
-	var out []int
-	for _, c := range cols {
-		out = append(out, c.id)
-	}
-	return out
 }
 
 // windowTime checks the time of a window: a column or an expression of type timestamptz.
@@ -200,7 +192,7 @@ func (q *selection) fillSessions() error {
 				return nil // one session after another over all rows
 			}
 			for _, k := range q.keys {
-				if k.node.kind == plan.ExprCol && slices.Contains(w.scope, k.node.col) && k.node.col != w.time && !slices.Contains(w.keys, k.node.col) {
+				if k.node.kind == plan.ExprCol && slices.ContainsFunc(w.scope, func(c scopeColumn) bool { return c.id == k.node.col }) && k.node.col != w.time && !slices.Contains(w.keys, k.node.col) {
 					w.keys = append(w.keys, k.node.col)
 				}
 			}

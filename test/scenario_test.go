@@ -25,6 +25,7 @@ import (
 //	sql [step=NAME]             statements; prints the rows of the last one, its tag, or its SQLSTATE and error
 //	send STREAM [step=NAME]     records, a line each
 //	follow VIEW ...             prints the view's rows and, after each later command, what that changed in it
+//	counts VIEW ...             prints what SHOW VIEWS counts of the rows so far: late ones, and errors
 //
 // A step is named for its tick: @NAME in a later statement is that tick. "go test -run TestScenarios -rewrite" writes
 // what comes.
@@ -82,6 +83,10 @@ func (s *scenario) run(t *testing.T, d *datadriven.TestData) string {
 		for _, a := range d.CmdArgs {
 			s.followed = append(s.followed, &followedView{name: a.Key})
 		}
+	case "counts":
+		for _, a := range d.CmdArgs {
+			out += s.counts(a.Key)
+		}
 	default:
 		d.Fatalf(t, "no such command")
 	}
@@ -94,6 +99,28 @@ func (s *scenario) run(t *testing.T, d *datadriven.TestData) string {
 		out += s.changes(f)
 	}
 	return out
+}
+
+// counts reads what a view has counted once it is as far as the last command.
+func (s *scenario) counts(view string) string {
+	if _, err := s.session.Exec(s.ctx, "SELECT 1 FROM "+view+" LIMIT 1"); err != nil {
+		return failure(err)
+	}
+	rows, err := s.session.Query(s.ctx, "SHOW VIEWS")
+	if err != nil {
+		return failure(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		of, columns := map[string]record.Value{}, rows.Columns()
+		for i, v := range rows.Values() {
+			of[columns[i].Name] = v
+		}
+		if string(of["name"].Bytes) == view {
+			return fmt.Sprintf("%s: %d late, %d errors\n", view, of["late"].Int, of["errors"].Int)
+		}
+	}
+	return failure(cmp.Or(rows.Err(), fmt.Errorf("SHOW VIEWS has no %q", view)))
 }
 
 var stepName = regexp.MustCompile(`@\w+`)
@@ -162,7 +189,7 @@ func (s *scenario) send(stream string, records []string) string {
 // changes is what has changed in a view up to the last command, added up. A subscription of its own for each command says
 // so at once, once the view is known to be there; one that goes on says that nothing changed only now and then.
 func (s *scenario) changes(f *followedView) string {
-	if f.ended {
+	if f.ended || f.through > 0 && f.through >= s.tick {
 		return ""
 	}
 	_, err := s.session.Exec(s.ctx, "SELECT 1 FROM "+f.name+" LIMIT 1")

@@ -107,7 +107,7 @@ func (t *targetPlan) inflows(p ids.PartitionID) []inflow {
 // stateless tells whether an operator keeps nothing between ticks, so that it may run in a source.
 func stateless(op *plan.Op) bool {
 	switch op.Kind {
-	case plan.OpScan, plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpHop, plan.OpDropLate, plan.OpUnnest, plan.OpExpand, plan.OpUnion:
+	case plan.OpScan, plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpHop, plan.OpDropLate, plan.OpLate, plan.OpUnnest, plan.OpExpand, plan.OpUnion:
 		return true
 	case plan.OpAggregate:
 		return op.Aggregate != nil && op.Aggregate.Phase == plan.AggPartial

@@ -111,7 +111,7 @@ func appendedJoin(op *plan.Op) bool {
 // onlyAppends tells whether an operator that reads rows which never disappear writes such.
 func onlyAppends(op *plan.Op) bool {
 	switch op.Kind {
-	case plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpHop, plan.OpDropLate, plan.OpUnnest, plan.OpExpand, plan.OpUnion,
+	case plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpHop, plan.OpDropLate, plan.OpLate, plan.OpUnnest, plan.OpExpand, plan.OpUnion,
 		plan.OpValues, plan.OpDistinct, plan.OpTemporalJoin:
 		return true
 	case plan.OpScan:

@@ -21,7 +21,7 @@ type coverage struct {
 var operatorKinds = []plan.OpKind{
 	plan.OpScan, plan.OpInput, plan.OpFilter, plan.OpProject, plan.OpTumble, plan.OpAggregate, plan.OpEmitFinal, plan.OpDistinct, plan.OpSort,
 	plan.OpValues, plan.OpHop, plan.OpDropLate, plan.OpSession, plan.OpJoin, plan.OpTemporalJoin, plan.OpUnion, plan.OpSetOp, plan.OpTopN,
-	plan.OpWindow, plan.OpUnnest, plan.OpExpand, plan.OpUpsert,
+	plan.OpWindow, plan.OpUnnest, plan.OpExpand, plan.OpUpsert, plan.OpLate,
 }
 
 // signatureOf is the signature of the function that an expression calls.
