@@ -18,6 +18,8 @@ type impl struct {
 	make func() kernel
 	// safe tells that the kernel can't fail and is cheap.
 	safe bool
+	// ofInts tells that the kernel takes BIGINT in place of arguments of type NUMERIC.
+	ofInts bool
 }
 
 // call is a function over arguments.
@@ -27,6 +29,8 @@ type call struct {
 	strict bool
 	isSafe bool
 	errs   *faults
+	// fromInt: it is the cast from BIGINT to NUMERIC.
+	fromInt bool
 
 	// of one eval
 	args   []vector

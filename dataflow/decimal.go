@@ -3,6 +3,7 @@ package dataflow
 import (
 	"cmp"
 	"math"
+	"strconv"
 
 	"github.com/cockroachdb/apd/v3"
 
@@ -73,21 +74,13 @@ func appendScaled(dst []byte, hi, lo uint64, scale int, neg bool) []byte {
 
 // appendPointed appends v / 10^scale, for a scale of 1 to 36.
 func appendPointed(dst []byte, v uint64, scale int) []byte {
-	var buf [40]byte
-	i := len(buf)
-	for range scale {
-		i--
+	var buf [36]byte
+	for i := scale - 1; i >= 0; i-- {
 		buf[i] = byte('0' + v%10)
 		v /= 10
 	}
-	i--
-	buf[i] = '.'
-	for first := true; first || v != 0; first = false {
-		i--
-		buf[i] = byte('0' + v%10)
-		v /= 10
-	}
-	return append(dst, buf[i:]...)
+	dst = strconv.AppendUint(dst, v, 10)
+	return append(append(dst, '.'), buf[:scale]...)
 }
 
 // insertPoint puts the decimal point into the digits dst[start:], with zeros before them as needed.
@@ -306,29 +299,6 @@ func addSmall(a int64, as int, b int64, bs int) (sum int64, scale int, ok bool) 
 	return sum, as, ok && (a^sum)&(m^sum) >= 0
 }
 
-// smallNumbers reads the NUMERICs of an argument as parseSmall does, that of a scalar but once.
-type smallNumbers struct {
-	of    vector
-	coef  int64
-	scale int
-	ok    bool
-}
-
-func newSmallNumbers(v vector) smallNumbers {
-	n := smallNumbers{of: v}
-	if v.scalar() && !v.null(0) {
-		n.coef, n.scale, n.ok = parseSmall(v.col.At(0))
-	}
-	return n
-}
-
-func (n *smallNumbers) at(i int) (coef int64, scale int, ok bool) {
-	if n.of.scalar() {
-		return n.coef, n.scale, n.ok
-	}
-	return parseSmall(n.of.col.At(i))
-}
-
 // compareSmall compares a / 10^as with b / 10^bs; the scales are at most 18.
 func compareSmall(a int64, as int, b int64, bs int) int {
 	switch {
@@ -338,27 +308,6 @@ func compareSmall(a int64, as int, b int64, bs int) int {
 		return mul64(a, int64(pow10[bs-as])).compare(wide(b))
 	}
 	return wide(a).compare(mul64(b, int64(pow10[as-bs])))
-}
-
-// mulNumerics is a*b.
-func mulNumerics(c *call) {
-	x, y := newSmallNumbers(c.args[0]), newSmallNumbers(c.args[1])
-	for i := range c.n {
-		if c.null(i) {
-			c.out.Offsets[i+1] = int32(len(c.out.Bytes))
-			continue
-		}
-		mark := len(c.out.Bytes)
-		if ac, as, ok := x.at(i); ok {
-			if bc, bs, ok := y.at(i); ok {
-				hi, lo, neg := mul64(ac, bc).abs()
-				c.endBytes(i, mark, appendScaled(c.out.Bytes, hi, lo, as+bs, neg), nil)
-				continue
-			}
-		}
-		b, err := mulNumeric(c.out.Bytes, bytesArg(c, 0, i), bytesArg(c, 1, i))
-		c.endBytes(i, mark, b, err)
-	}
 }
 
 // mulNumeric appends a*b.

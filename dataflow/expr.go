@@ -105,7 +105,9 @@ func (c *compiler) combine(e *plan.Expr, args []expression) (expression, error) 
 		if !ok {
 			return nil, fault.SQL(fault.Invalid, "42846", "cannot cast type %s to %s", args[0].typ(), e.Type)
 		}
-		return c.fold(newCall(impl, e.Type, args, true, c.errs))
+		cast := newCall(impl, e.Type, args, true, c.errs)
+		cast.fromInt = args[0].typ() == record.BigInt && e.Type == record.Numeric
+		return c.fold(cast)
 	case plan.ExprCall:
 		f, impl, err := resolve(e.Func, args)
 		if err != nil {
@@ -113,6 +115,9 @@ func (c *compiler) combine(e *plan.Expr, args []expression) (expression, error) 
 		}
 		if f.Result != e.Type {
 			return nil, defect("%s gives %s, not %s", f.Signature(), f.Result, e.Type)
+		}
+		if impl.ofInts {
+			numbersOfInts(args)
 		}
 		return c.fold(newCall(impl, e.Type, args, !f.NullCall, c.errs))
 	}

@@ -442,6 +442,10 @@ func (b *builder) sameSchema(more int) error {
 	return nil
 }
 
+// Expect tells how many rows Push will be given for the tick that is being built, so that room can be made for what becomes
+// of them.
+func (f *Fragment) Expect(rows int) { f.sink.expect(rows) }
+
 // Push takes rows of the tick that is being built, for leaf op (scan or input). It doesn't keep in.
 func (f *Fragment) Push(op int, in *record.Delta) error {
 	if f.err != nil {
@@ -520,6 +524,9 @@ func (f *Fragment) EndTick(tick ids.Tick, marks Marks) (*record.Delta, error) {
 	}
 	return f.sink.take(), nil
 }
+
+// Detach returns what the last EndTick returned, for the caller to keep: the fragment doesn't use its memory any more.
+func (f *Fragment) Detach() *record.Delta { return f.sink.detach() }
 
 // NextDue returns the lowest watermark at which EndTick would emit rows without input: rows that are held back, or the
 // first row of an aggregate without keys (NoWatermark: at once). A caller may leave out ticks without input below it.

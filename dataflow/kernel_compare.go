@@ -42,7 +42,9 @@ func makeCompareImpls() map[string]impl {
 			if t.Elem() == record.JSONB && relation(rel) > relNe {
 				continue
 			}
-			m[name+args] = shared(compareKernel(t, relation(rel)))
+			im := shared(compareKernel(t, relation(rel)))
+			im.ofInts = t == record.Numeric
+			m[name+args] = im
 		}
 		m["distinct"+args] = shared(distinctKernel)
 	}
@@ -163,7 +165,7 @@ func compareNumerics(rel relation) kernel {
 			if ok && ok2 {
 				order = compareSmall(ac, as, bc, bs)
 			} else {
-				order = record.CompareNumeric(bytesArg(c, 0, i), bytesArg(c, 1, i))
+				order = record.CompareNumeric(x.bytes(i), y.bytes(i))
 			}
 			c.out.Bools[i] = want[order+1]
 		}

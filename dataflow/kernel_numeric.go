@@ -10,9 +10,9 @@ import (
 
 // numericImpls is arithmetic and mathematics of numeric.
 var numericImpls = map[string]impl{
-	"add(numeric, numeric)": binaryBytes(getBytes, getBytes, func(dst, a, b []byte) ([]byte, error) { return addNumeric(dst, a, b, false) }),
-	"sub(numeric, numeric)": binaryBytes(getBytes, getBytes, func(dst, a, b []byte) ([]byte, error) { return addNumeric(dst, a, b, true) }),
-	"mul(numeric, numeric)": {make: func() kernel { return mulNumerics }},
+	"add(numeric, numeric)": {make: func() kernel { return addNumerics(false) }, ofInts: true},
+	"sub(numeric, numeric)": {make: func() kernel { return addNumerics(true) }, ofInts: true},
+	"mul(numeric, numeric)": {make: func() kernel { return mulNumerics }, ofInts: true},
 	"div(numeric, numeric)": binaryBytes(getBytes, getBytes, divNumeric),
 	"mod(numeric, numeric)": binaryBytes(getBytes, getBytes, modNumeric),
 	"neg(numeric)":          unaryBytes(getBytes, negNumeric),

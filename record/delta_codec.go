@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/binary"
 	"math"
+	"math/bits"
 	"slices"
 	"unsafe"
 
@@ -37,7 +38,7 @@ var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 // MarshalDelta appends d, for storage and for peers; UnmarshalDelta reads it.
 func MarshalDelta(dst []byte, d *Delta) []byte {
 	base := len(dst)
-	dst = slices.Grow(dst, encodedBytes(d))
+	dst = slices.Grow(dst, EncodedBytes(d))
 	var flags byte
 	if d.Weights != nil {
 		flags |= deltaHasWeights
@@ -66,26 +67,42 @@ func MarshalDelta(dst []byte, d *Delta) []byte {
 	return dst
 }
 
-// encodedBytes is no less than what MarshalDelta appends of d.
-func encodedBytes(d *Delta) int {
-	const each = 2 + binary.MaxVarintLen64 + 3*8 // of a column: its header, and padding behind three arrays
-	n := 2 + 2*binary.MaxVarintLen64 + 8 + 8*len(d.Weights)
+// EncodedBytes is how many bytes MarshalDelta appends of d.
+func EncodedBytes(d *Delta) int {
+	n := 2 + uvarintBytes(uint64(d.N)) + uvarintBytes(uint64(len(d.Cols)))
+	for k := range d.Cols {
+		n += 2
+		if c := &d.Cols[k]; c.Type.Varlen() {
+			n += uvarintBytes(uint64(c.Offsets[d.N] - c.Offsets[0]))
+		}
+	}
+	n = padded(n)
+	if d.Weights != nil {
+		n += 8 * d.N
+	}
 	for k := range d.Cols {
 		c := &d.Cols[k]
-		n += each + len(c.Validity)
+		if c.Validity != nil {
+			n += padded((d.N + 7) >> 3)
+		}
 		switch c.Type.Layout() {
 		case LayoutBools:
-			n += d.N
+			n += padded(d.N)
 		case LayoutInts, LayoutFloats:
 			n += 8 * d.N
 		case LayoutIntervals:
 			n += intervalBytes * d.N
 		case LayoutBytes:
-			n += 4*(d.N+1) + int(c.Offsets[d.N]-c.Offsets[0])
+			n += padded(4*(d.N+1)) + padded(int(c.Offsets[d.N]-c.Offsets[0]))
 		}
 	}
 	return n
 }
+
+func uvarintBytes(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
+
+// padded is n, rounded up to whole words.
+func padded(n int) int { return (n + 7) &^ 7 }
 
 func appendColumn(dst []byte, base int, c *Column, n int) []byte {
 	if c.Validity != nil {

@@ -295,6 +295,9 @@ func TestMarshalDelta(t *testing.T) {
 		// At any alignment, and behind other bytes.
 		prefix := make([]byte, rapid.IntRange(0, 9).Draw(t, "prefix"))
 		src := MarshalDelta(slices.Clone(prefix), d)[len(prefix):]
+		if n := EncodedBytes(d); n != len(src) {
+			t.Fatalf("%d bytes, not %d", len(src), n)
+		}
 		got, err := UnmarshalDelta(src, s)
 		if err != nil {
 			t.Fatal(err)

@@ -115,18 +115,13 @@ func (l *deltaLog) add(tick ids.Tick, d *record.Delta) {
 	l.keep(tickDelta{tick: tick, raw: record.MarshalDelta(nil, d)})
 }
 
-// addRaw keeps the delta of tick, the highest so far, which is encoded already, in one or more pieces. Its rows are stored as
-// such: see rows.
-func (l *deltaLog) addRaw(tick ids.Tick, raw [][]byte) {
-	l.keep(tickDelta{tick: tick, raw: raw[0], more: raw[1:]})
-}
-
-// addRows keeps the delta of tick as it is, for those who read it here; it is encoded when it is stored.
+// addRows keeps the delta of tick, the highest so far, as it is, for those who read it here; it is encoded when it is stored.
+// Nobody changes d any more.
 func (l *deltaLog) addRows(tick ids.Tick, d *record.Delta) {
 	if invariants.Enabled {
 		l.check(tick, d)
 	}
-	l.keep(tickDelta{tick: tick, rows: copyDelta(d)})
+	l.keep(tickDelta{tick: tick, rows: d})
 }
 
 // check checks that ticks rise and no row is there without a weight.
@@ -145,6 +140,7 @@ func (l *deltaLog) check(tick ids.Tick, d *record.Delta) {
 	}
 }
 
+// keep keeps a delta whose tick is the highest so far.
 func (l *deltaLog) keep(d tickDelta) {
 	l.recent = append(l.recent, d)
 	l.memory += d.size()

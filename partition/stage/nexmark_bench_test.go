@@ -345,13 +345,18 @@ func (r *nexmarkRun) tick(from, to uint64, tick ids.Tick) {
 			}
 			if out.N > 0 {
 				if t.plan.last {
-					var raw [][]byte
-					if raw, err = t.rows.apply(tick, out); raw != nil {
-						t.deltas.addRaw(tick, raw)
+					var kept tickDelta
+					own := t.plan.codec.layout == appended
+					if own {
+						out = t.frag.Detach()
+					}
+					if kept, err = t.rows.apply(tick, out, own); kept.tick != 0 {
+						t.deltas.keep(kept)
 					} else {
 						t.deltas.add(tick, out)
 					}
 				} else {
+					out = t.frag.Detach()
 					t.deltas.addRows(tick, out)
 				}
 				if err != nil {

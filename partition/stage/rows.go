@@ -8,6 +8,7 @@ import (
 
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/internal/invariants"
 	"github.com/millrace/millrace/plan"
 	"github.com/millrace/millrace/record"
 	"github.com/millrace/millrace/storage"
@@ -248,10 +249,12 @@ type rowStore struct {
 	changed uint64
 }
 
-// rowBlock is a block of layout appended.
+// rowBlock is a block of layout appended, encoded or not.
 type rowBlock struct {
-	key [blockKeyBytes]byte // tick, number
-	raw []byte
+	key  [blockKeyBytes]byte // tick, number
+	raw  []byte              // nil: see rows
+	rows *record.Delta
+	size int // bytes, encoded
 }
 
 // What a block of layout appended is and holds at most, about. Who computes a view's rows again must come to the same
@@ -268,22 +271,23 @@ func newRowStore(store Store, prefix []byte, codec *rowCodec) *rowStore {
 	return &rowStore{codec: codec, table: newStateTable(store, prefix)}
 }
 
-// apply adds a stage's output delta of a tick. It returns the delta encoded, in one or more pieces, if it came by that.
-func (r *rowStore) apply(tick ids.Tick, d *record.Delta) (raw [][]byte, err error) {
+// apply adds a stage's output delta of a tick. It returns the delta in the form in which it is kept, if it is kept as such.
+// own tells that d won't change any more.
+func (r *rowStore) apply(tick ids.Tick, d *record.Delta, own bool) (kept tickDelta, err error) {
 	if d.N == 0 {
-		return nil, nil
+		return kept, nil
 	}
 	r.changed++
 	switch r.codec.layout {
 	case keyed:
 		if err := r.indexKeyed(d); err != nil {
-			return nil, err
+			return kept, err
 		}
-		return nil, r.applyKeyed(d)
+		return kept, r.applyKeyed(d)
 	case weighted:
-		return nil, r.applyWeighted(d)
+		return kept, r.applyWeighted(d)
 	}
-	return r.append(tick, d)
+	return r.append(tick, d, own)
 }
 
 func (r *rowStore) applyKeyed(d *record.Delta) error {
@@ -360,25 +364,35 @@ func (r *rowStore) applyWeighted(d *record.Delta) error {
 	return nil
 }
 
-func (r *rowStore) append(tick ids.Tick, d *record.Delta) ([][]byte, error) {
+func (r *rowStore) append(tick ids.Tick, d *record.Delta, own bool) (tickDelta, error) {
+	kept := tickDelta{tick: tick}
 	if err := r.countAppended(d); err != nil {
-		return nil, err
+		return kept, err
 	}
 	r.closeHistory()
-	size := rowBytes(d)
-	if d.N <= maxBlockRows && size <= maxBlockBytes {
-		raw := record.MarshalDelta(nil, d)
-		r.addBlock(tick, 0, raw)
-		return [][]byte{raw}, nil
+	per := d.N
+	if size := rowBytes(d); d.N > maxBlockRows || size > maxBlockBytes {
+		per = min(maxBlockRows, max(1, int(int64(d.N)*maxBlockBytes/size)))
 	}
-	per := min(maxBlockRows, max(1, int(int64(d.N)*maxBlockBytes/size)))
-	pieces := make([][]byte, 0, d.N/per+1)
+	if own {
+		kept.rows = d
+	}
+	number := uint64(0)
 	for lo := 0; lo < d.N; lo += per {
-		raw := record.MarshalDelta(nil, rowsFrom(d, lo, min(lo+per, d.N)))
-		r.addBlock(tick, uint64(len(pieces)), raw)
-		pieces = append(pieces, raw)
+		piece := d
+		if per < d.N {
+			piece = rowsFrom(d, lo, min(lo+per, d.N))
+		}
+		switch raw := r.addRows(tick, number, piece, own); {
+		case own:
+		case kept.raw == nil:
+			kept.raw = raw
+		default:
+			kept.more = append(kept.more, raw)
+		}
+		number++
 	}
-	return pieces, nil
+	return kept, nil
 }
 
 // appendHistory adds rows of the view's history, which are all of one tick.
@@ -397,7 +411,7 @@ func (r *rowStore) appendHistory(tick ids.Tick, d *record.Delta) error {
 		r.next++
 		r.openDirty = true
 		if r.open.N == historyBlockRows {
-			r.addBlock(tick, r.next/historyBlockRows-1, record.MarshalDelta(nil, r.open))
+			r.addRows(tick, r.next/historyBlockRows-1, r.open, false)
 			r.open.Reset()
 			r.openDirty = false
 		}
@@ -433,7 +447,7 @@ func (r *rowStore) resumeHistory(tick ids.Tick) error {
 // closeHistory makes a block of what is left of the history.
 func (r *rowStore) closeHistory() {
 	if r.openDirty {
-		r.addBlock(r.openTick, r.next/historyBlockRows, record.MarshalDelta(nil, r.open))
+		r.addRows(r.openTick, r.next/historyBlockRows, r.open, false)
 	}
 	r.open, r.openDirty = nil, false
 }
@@ -502,12 +516,17 @@ func rowsUpTo(n int) []int32 {
 	return out
 }
 
-func (r *rowStore) addBlock(tick ids.Tick, number uint64, raw []byte) {
-	b := rowBlock{raw: raw}
+// addRows adds a block. Unless the rows are its own it encodes them now, and returns that.
+func (r *rowStore) addRows(tick ids.Tick, number uint64, d *record.Delta, own bool) (raw []byte) {
+	b := rowBlock{rows: d, size: record.EncodedBytes(d)}
+	if !own {
+		b.raw, b.rows = record.MarshalDelta(nil, d), nil
+	}
 	b.number(tick, number)
 	r.pending = append(r.pending, b)
-	r.bytes += int64(blockKeyBytes + len(raw))
-	r.pendingBytes += blockKeyBytes + len(raw)
+	r.bytes += int64(blockKeyBytes + b.size)
+	r.pendingBytes += blockKeyBytes + b.size
+	return b.raw
 }
 
 func (b *rowBlock) number(tick ids.Tick, number uint64) {
@@ -576,16 +595,22 @@ func (r *rowStore) write(b *storage.Batch) {
 		r.writeBlock(b, &r.pending[i])
 	}
 	if r.openDirty {
-		block := rowBlock{raw: record.MarshalDelta(nil, r.open)}
+		block := rowBlock{rows: r.open, size: record.EncodedBytes(r.open)}
 		block.number(r.openTick, r.next/historyBlockRows)
 		r.writeBlock(b, &block)
 	}
 }
 
 func (r *rowStore) writeBlock(b *storage.Batch, block *rowBlock) {
-	key, value := b.SetDeferred(len(r.table.prefix)+blockKeyBytes, len(block.raw))
+	key, value := b.SetDeferred(len(r.table.prefix)+blockKeyBytes, block.size)
 	copy(key[copy(key, r.table.prefix):], block.key[:])
-	copy(value, block.raw)
+	if block.rows == nil {
+		copy(value, block.raw)
+		return
+	}
+	if n := len(record.MarshalDelta(value[:0:len(value)], block.rows)); n != len(value) {
+		invariants.Failed("a block of %d bytes has %d encoded", len(value), n)
+	}
 }
 
 // written forgets what the committed batch of write has stored.

@@ -202,6 +202,7 @@ func (t *target) prepare() error {
 
 // push gives the operators the items' rows and their senders their credit back.
 func (t *target) push(items []item) error {
+	t.frag.Expect(itemRows(items))
 	for i := range items {
 		it := &items[i]
 		from := t.group.sources[it.src].input
@@ -218,6 +219,16 @@ func (t *target) push(items []item) error {
 		t.count(it.counts)
 	}
 	return nil
+}
+
+// itemRows counts the items' rows, but for those that are still encoded.
+func itemRows(items []item) (n int) {
+	for i := range items {
+		if d := items[i].part.delta; d != nil {
+			n += d.N
+		}
+	}
+	return n
 }
 
 func release(items []item) {
@@ -252,30 +263,49 @@ func (t *target) endTick(tick ids.Tick, marks dataflow.Marks, items []item) erro
 	if err != nil {
 		return err
 	}
-	var raw [][]byte
-	if t.plan.last {
-		if err := t.syncIndexes(); err != nil {
-			return err
-		}
-		if raw, err = t.rows.apply(tick, out); err != nil {
-			return err
-		}
-	}
-	if out.N > 0 {
-		t.rowsOut += int64(out.N)
-		switch {
-		case len(*t.outs.Load()) > 0:
-			t.deltas.addRows(tick, out)
-		case raw != nil:
-			t.deltas.addRaw(tick, raw)
-		default:
-			t.deltas.add(tick, out)
-		}
-		t.lastOut.Store(uint64(tick))
+	if err := t.keepOutput(tick, out); err != nil {
+		return err
 	}
 	t.count(t.frag.TakeCounts())
 	t.applied, t.partial = tick, 0
 	t.touched()
+	return nil
+}
+
+// keptRows is how many rows of a tick are at least kept as they are, until they are stored. Fewer of them take less memory
+// encoded.
+const keptRows = 64
+
+// keepOutput takes the stage's output of a tick.
+func (t *target) keepOutput(tick ids.Tick, out *record.Delta) error {
+	read := len(*t.outs.Load()) > 0
+	own := read || t.plan.last && t.plan.codec.layout == appended && out.N >= keptRows
+	if own && out.N > 0 {
+		out = t.frag.Detach()
+	}
+	var kept tickDelta
+	if t.plan.last {
+		if err := t.syncIndexes(); err != nil {
+			return err
+		}
+		var err error
+		if kept, err = t.rows.apply(tick, out, own); err != nil {
+			return err
+		}
+	}
+	if out.N == 0 {
+		return nil
+	}
+	t.rowsOut += int64(out.N)
+	switch {
+	case read:
+		t.deltas.addRows(tick, out)
+	case kept.tick != 0:
+		t.deltas.keep(kept)
+	default:
+		t.deltas.add(tick, out)
+	}
+	t.lastOut.Store(uint64(tick))
 	return nil
 }
 
@@ -353,7 +383,7 @@ func (t *target) endHistory(marks dataflow.Marks) error {
 	if err := t.syncIndexes(); err != nil {
 		return err
 	}
-	_, err = t.rows.apply(t.view.created, out)
+	_, err = t.rows.apply(t.view.created, out, false)
 	return err
 }
 
