@@ -1,7 +1,6 @@
 package dataflow
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"testing"
 
@@ -72,7 +71,7 @@ func TestLateIsWhatIsDropped(t *testing.T) {
 			_, want := lateRun(t, c.op, in, schema)
 			got, counted := lateRun(t, plan.Op{Kind: plan.OpLate, Schema: out, Late: &c.late}, in, schema)
 			if got != want || counted != 0 {
-				t.Fatal(fmt.Sprintf("case %d, %+v: %d rows, and %d counted late; %s counts %d", n, c.late, got, counted, c.op.Kind, want))
+				t.Fatalf("case %d, %+v: %d rows, and %d counted late; %s counts %d", n, c.late, got, counted, c.op.Kind, want)
 			}
 			total += got
 		}

@@ -28,8 +28,8 @@ func (s *session) propose(ctx context.Context, c *internalv1.Command) (*internal
 	return res, s.n.applied(ctx, res.Index)
 }
 
-func (s *session) createStream(ctx context.Context, st *sql.CreateStream) (string, error) {
-	if err := s.outside("CREATE STREAM"); err != nil {
+func (s *session) createStream(ctx context.Context, st *sql.CreateStream, out output) (string, error) {
+	if err := s.creates("CREATE STREAM"); err != nil {
 		return "", err
 	}
 	def, err := sql.StreamOf(st)
@@ -52,11 +52,11 @@ func (s *session) createStream(ctx context.Context, st *sql.CreateStream) (strin
 	if d := s.n.catalog().streams[ids.StreamID(res.ObjectId)]; d != nil {
 		s.seen = max(s.seen, ids.Tick(d.CreatedTick))
 	}
-	return "CREATE STREAM", nil
+	return "CREATE STREAM", s.created("CREATE STREAM", def.Name, out)
 }
 
-func (s *session) createTable(ctx context.Context, st *sql.CreateTable) (string, error) {
-	if err := s.outside("CREATE TABLE"); err != nil {
+func (s *session) createTable(ctx context.Context, st *sql.CreateTable, out output) (string, error) {
+	if err := s.creates("CREATE TABLE"); err != nil {
 		return "", err
 	}
 	def, err := sql.TableOf(st)
@@ -72,7 +72,7 @@ func (s *session) createTable(ctx context.Context, st *sql.CreateTable) (string,
 	if d := s.n.catalog().views[ids.StreamID(res.ObjectId)]; d != nil {
 		s.seen = max(s.seen, ids.Tick(d.CreatedTick))
 	}
-	return "CREATE TABLE", nil
+	return "CREATE TABLE", s.created("CREATE TABLE", def.Name, out)
 }
 
 // runnable refuses what the view runtime doesn't run.
@@ -96,8 +96,12 @@ type viewPlan struct {
 	depends []uint64
 }
 
-func (s *session) createView(ctx context.Context, st *sql.CreateView) (string, error) {
-	if err := s.outside("CREATE MATERIALIZED VIEW"); err != nil {
+func (s *session) createView(ctx context.Context, st *sql.CreateView, out output) (string, error) {
+	err := s.creates("CREATE MATERIALIZED VIEW")
+	if st.Replace {
+		err = s.outside("CREATE OR REPLACE MATERIALIZED VIEW")
+	}
+	if err != nil {
 		return "", err
 	}
 	v, err := planned(ctx, s.n, func(c sql.Catalog) (viewPlan, error) {
@@ -127,7 +131,7 @@ func (s *session) createView(ctx context.Context, st *sql.CreateView) (string, e
 	if d := s.n.catalog().views[ids.StreamID(res.ObjectId)]; d != nil {
 		s.seen = max(s.seen, ids.Tick(d.CreatedTick))
 	}
-	return "CREATE MATERIALIZED VIEW", nil
+	return "CREATE MATERIALIZED VIEW", s.created("CREATE MATERIALIZED VIEW", st.Name, out)
 }
 
 func (s *session) drop(ctx context.Context, st *sql.Drop) (string, error) {
@@ -140,8 +144,11 @@ func (s *session) drop(ctx context.Context, st *sql.Drop) (string, error) {
 	case sql.ObjectIndex:
 		kind, tag = internalv1.ObjectKind_OBJECT_KIND_UNSPECIFIED, "DROP INDEX"
 	}
-	if err := s.outside(tag); err != nil {
+	if err := s.writable(tag); err != nil {
 		return "", err
+	}
+	if s.tx.status != txIdle {
+		return tag, s.holdDrop(ctx, st)
 	}
 	if st.Kind == sql.ObjectIndex {
 		return s.dropIndex(ctx, st)

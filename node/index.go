@@ -11,7 +11,7 @@ import (
 )
 
 func (s *session) createIndex(ctx context.Context, st *sql.CreateIndex, out output) (string, error) {
-	if err := s.outside("CREATE INDEX"); err != nil {
+	if err := s.creates("CREATE INDEX"); err != nil {
 		return "", err
 	}
 	o, err := planned(ctx, s.n, func(c sql.Catalog) (*sql.Object, error) { return st.Resolve(c) })
@@ -28,9 +28,9 @@ func (s *session) createIndex(ctx context.Context, st *sql.CreateIndex, out outp
 		return "", err
 	}
 	if res.Notice != "" {
-		err = out.notice("42P07", res.Notice)
+		return "CREATE INDEX", out.notice("42P07", res.Notice)
 	}
-	return "CREATE INDEX", err
+	return "CREATE INDEX", s.created("CREATE INDEX", st.Name, out)
 }
 
 func (s *session) dropIndex(ctx context.Context, st *sql.Drop) (string, error) {

@@ -53,7 +53,7 @@ func (b pgBackend) Begin(g pgwire.Greeting) (pgwire.Session, []string) {
 	if g.Database == "" {
 		g.Database = g.User
 	}
-	s.defaults["session_authorization"] = g.User
+	s.defaults["session_authorization"], s.warns = g.User, true
 	var warnings []string
 	for _, name := range slices.Sorted(maps.Keys(g.Settings)) {
 		if err := s.set(name, g.Settings[name]); err != nil {

@@ -11,7 +11,7 @@ import (
 const maxSavepoints = 1000
 
 // savepoint is what a transaction held when it was made, so that ROLLBACK TO can go back there. All that a transaction
-// does before COMMIT is held back or of the session, so there is nothing else to undo.
+// does before COMMIT is held back or of the session, so there is nothing else to undo, but for CREATE, which can't be undone.
 type savepoint struct {
 	name     string
 	pending  int // how many pending writes there were
@@ -19,10 +19,11 @@ type savepoint struct {
 	readOnly bool
 	values   map[string]string
 	local    map[string]string
+	created  int // how much CREATE had made
 }
 
 // savepoint runs SAVEPOINT, RELEASE and ROLLBACK TO.
-func (s *session) savepoint(st *sql.Transaction) (string, error) {
+func (s *session) savepoint(st *sql.Transaction, out output) (string, error) {
 	tx := &s.tx
 	switch {
 	case tx.status == txIdle:
@@ -36,6 +37,7 @@ func (s *session) savepoint(st *sql.Transaction) (string, error) {
 		}
 		tx.savepoints = append(tx.savepoints, savepoint{
 			name: st.Name, pending: len(tx.pending), bytes: tx.bytes, readOnly: tx.readOnly, values: maps.Clone(s.values), local: maps.Clone(tx.local),
+			created: len(tx.created),
 		})
 		return string(st.Action), nil
 	}
@@ -55,7 +57,7 @@ func (s *session) savepoint(st *sql.Transaction) (string, error) {
 	tx.status, tx.pending, tx.bytes, tx.readOnly = txOpen, tx.pending[:p.pending], p.bytes, p.readOnly
 	tx.savepoints, tx.local = tx.savepoints[:at+1], maps.Clone(p.local)
 	s.restore(p.values)
-	return "ROLLBACK", nil
+	return "ROLLBACK", stays(tx.created[p.created:], "ROLLBACK", out)
 }
 
 // sealed tells how many of the pending writes are a savepoint's, and stay as they are.

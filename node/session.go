@@ -26,6 +26,7 @@ type session struct {
 	defaults     map[string]string // what RESET goes back to, where the client's greeting said so
 	changed      map[string]string // settings changed by the statement
 	tx           transaction
+	warns        bool // its client hears of warnings
 }
 
 // blankSession is a session with nothing set.
@@ -88,11 +89,11 @@ func (s *session) run(ctx context.Context, st sql.Statement, out output) (string
 	case *sql.Update, *sql.Delete, *sql.Truncate:
 		return s.change(ctx, st, out)
 	case *sql.CreateStream:
-		return s.createStream(ctx, st)
+		return s.createStream(ctx, st, out)
 	case *sql.CreateTable:
-		return s.createTable(ctx, st)
+		return s.createTable(ctx, st, out)
 	case *sql.CreateView:
-		return s.createView(ctx, st)
+		return s.createView(ctx, st, out)
 	case *sql.CreateIndex:
 		return s.createIndex(ctx, st, out)
 	case *sql.Drop:

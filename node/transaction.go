@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"maps"
 
@@ -32,7 +33,7 @@ const (
 // transaction is what lies between BEGIN and COMMIT. All its reads are as of the tick of the first one. What it inserts
 // is held back until COMMIT, and appended then; statements that change tables are checked when they come, and run at
 // COMMIT, where what others did meanwhile may change their outcome. The transaction doesn't see its own changes, and
-// COMMIT isn't atomic: when it fails, some of them may have been made.
+// COMMIT isn't atomic: when it fails, some of them may have been made. CREATE and DROP: see creates.
 type transaction struct {
 	status     txStatus
 	tick       ids.Tick // that all reads are as of; 0: none yet
@@ -42,15 +43,17 @@ type transaction struct {
 	values     map[string]string // the settings at BEGIN
 	local      map[string]string // what SET LOCAL has replaced; "" where nothing was set
 	savepoints []savepoint
+	created    []string // what CREATE has made, which stays whatever becomes of the transaction
 }
 
-// pendingWrite is records of one stream, a statement that changes a table, or rows that COPY inserts into one.
+// pendingWrite is records of one stream, a statement that changes a table, rows that COPY inserts into one, or a DROP.
 type pendingWrite struct {
 	stream  string
 	records []*millracev1.Record
 	change  sql.Statement
 	table   string
 	rows    *record.Delta
+	drop    *sql.Drop
 }
 
 func (s *session) transaction(ctx context.Context, st *sql.Transaction, out output) (string, error) {
@@ -64,7 +67,7 @@ func (s *session) transaction(ctx context.Context, st *sql.Transaction, out outp
 	case sql.Commit, sql.Rollback:
 		return s.end(ctx, st, out)
 	}
-	return s.savepoint(st)
+	return s.savepoint(st, out)
 }
 
 func (s *session) begin(m sql.TransactionModes) {
@@ -88,26 +91,37 @@ func (s *session) end(ctx context.Context, st *sql.Transaction, out output) (str
 			s.restoreOne(name, v)
 		}
 	}
-	if st.Chain {
+	tag := "ROLLBACK"
+	if commit {
+		tag = "COMMIT"
+		for _, p := range tx.pending {
+			if err := s.commit(ctx, p); err != nil {
+				return "", cmp.Or(stays(tx.created, "an error of COMMIT", out), err)
+			}
+		}
+	} else if err := stays(tx.created, "ROLLBACK", out); err != nil {
+		return "", err
+	}
+	if st.Chain { // not before what was held back is done: the next transaction would hold it back again
 		s.begin(sql.TransactionModes{ReadOnly: tx.readOnly})
 	}
-	if !commit {
-		return "ROLLBACK", nil
+	return tag, nil
+}
+
+// commit does what was held back. No transaction is open.
+func (s *session) commit(ctx context.Context, p pendingWrite) error {
+	var err error
+	switch {
+	case p.change != nil:
+		_, err = s.change(ctx, p.change, nil)
+	case p.drop != nil:
+		_, err = s.drop(ctx, p.drop)
+	case p.rows != nil:
+		err = s.insertRows(ctx, p.table, p.rows)
+	default:
+		err = s.appendRecords(ctx, p.stream, p.records)
 	}
-	for _, p := range tx.pending {
-		var err error
-		if p.change != nil {
-			_, err = s.change(ctx, p.change, nil)
-		} else if p.rows != nil {
-			err = s.insertRows(ctx, p.table, p.rows)
-		} else {
-			err = s.appendRecords(ctx, p.stream, p.records)
-		}
-		if err != nil {
-			return "", err
-		}
-	}
-	return "COMMIT", nil
+	return err
 }
 
 // abandon ends a transaction whose client has gone.
@@ -180,14 +194,6 @@ func (s *session) writable(what string) error {
 		return fault.SQL(fault.Conflict, "25006", "cannot execute %s in a read-only transaction", what)
 	}
 	return nil
-}
-
-// outside refuses what can't be taken back by ROLLBACK within a transaction.
-func (s *session) outside(what string) error {
-	if s.tx.status != txIdle {
-		return fault.SQL(fault.Conflict, "25001", "%s cannot run inside a transaction block; it takes effect at once, so end the transaction first or use autocommit", what)
-	}
-	return s.writable(what)
 }
 
 // write appends records to a stream, at COMMIT when a transaction is open.

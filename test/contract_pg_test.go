@@ -205,7 +205,7 @@ func TestPostgresTransactions(t *testing.T) {
 		t.Errorf("the transaction reads %d and %d rows, not those of its tick", n, m)
 	}
 	if _, err := c.Exec(t.Context(), "CREATE STREAM t (n BIGINT)"); pgState(err) != "25001" {
-		t.Errorf("DDL in a transaction: %v", err)
+		t.Errorf("CREATE behind changes that wait for COMMIT: %v", err)
 	}
 	if _, err := c.Exec(t.Context(), "SELECT 1"); pgState(err) != "25P02" {
 		t.Errorf("after an error: %v", err)

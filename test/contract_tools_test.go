@@ -1,6 +1,8 @@
 package test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os/exec"
@@ -8,6 +10,10 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/millrace/millrace/client"
+	"github.com/millrace/millrace/internal/fault"
 )
 
 // TestPsqlTables holds what psql shows of tables: keys, defaults, indexes; and that it asks for nothing that isn't there.
@@ -113,6 +119,150 @@ func TestPostgresSavepoints(t *testing.T) {
 		}
 	}
 	pgExec(t, c, "UNLISTEN *")
+}
+
+// TestPostgresTransactionalDDL holds what drivers and migration tools get that put CREATE and DROP between BEGIN and COMMIT: CREATE
+// takes effect at once with a warning, and is seen by what follows; DROP waits for COMMIT; and neither is passed off as atomic.
+func TestPostgresTransactionalDDL(t *testing.T) {
+	s := serve(t, "a")
+	cfg, err := pgx.ParseConfig("postgres://me@" + s.pg + "/flights")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var warned []string
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		warned = append(warned, n.Severity+" "+n.Code+": "+n.Message)
+	}
+	c, err := pgx.ConnectConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(context.Background())
+	warns := func(want ...string) {
+		t.Helper()
+		if len(warned) != len(want) {
+			t.Errorf("%d warnings, want %d: %q", len(warned), len(want), warned)
+		}
+		for i := range min(len(want), len(warned)) {
+			if !strings.HasPrefix(warned[i], "WARNING 01000: ") || !strings.Contains(warned[i], want[i]) {
+				t.Errorf("%q lacks %q", warned[i], want[i])
+			}
+		}
+		warned = nil
+	}
+	fails := func(state, sql string) {
+		t.Helper()
+		if _, err := c.Exec(t.Context(), sql); pgState(err) != state {
+			t.Errorf("%s: %v, want %s", sql, err, state)
+		}
+	}
+	count := func(from string) (n int) {
+		t.Helper()
+		if err := c.QueryRow(t.Context(), "SELECT count(*) FROM "+from).Scan(&n); err != nil {
+			t.Errorf("%s: %v", from, err)
+		}
+		return n
+	}
+
+	// As SQLAlchemy, Django and Alembic do it: look, create, note the version, commit.
+	pgExec(t, c, "CREATE TABLE versions (id TEXT PRIMARY KEY)")
+	pgExec(t, c, "BEGIN")
+	if n := count("versions"); n != 0 {
+		t.Errorf("%d versions", n)
+	}
+	pgExec(t, c, "CREATE TABLE accounts (id BIGINT PRIMARY KEY, owner TEXT)")
+	warns("CREATE TABLE took effect at once")
+	pgExec(t, c, "CREATE INDEX by_owner ON accounts (owner)")
+	warns("CREATE INDEX took effect at once")
+	pgExec(t, c, "CREATE MATERIALIZED VIEW owners AS SELECT owner, count(*) AS n FROM accounts GROUP BY owner")
+	warns("CREATE MATERIALIZED VIEW took effect at once")
+	if n := count("accounts"); n != 0 {
+		t.Errorf("%d accounts", n)
+	}
+	pgExec(t, c, "INSERT INTO versions VALUES ('1')")
+	pgExec(t, c, "INSERT INTO accounts VALUES (1, 'ann')")
+	pgExec(t, c, "COMMIT")
+	warns()
+	if n, m := count("versions"), count("owners"); n != 1 || m != 1 {
+		t.Errorf("%d versions and %d owners after COMMIT", n, m)
+	}
+
+	// ROLLBACK says what it leaves, and the changes are gone all the same.
+	pgExec(t, c, "BEGIN")
+	pgExec(t, c, "CREATE TABLE half (id BIGINT PRIMARY KEY)")
+	pgExec(t, c, "INSERT INTO half VALUES (1)")
+	fails("25001", "CREATE TABLE late (id BIGINT PRIMARY KEY)")
+	fails("25P02", "SELECT 1")
+	pgExec(t, c, "ROLLBACK")
+	warns("took effect at once", `ROLLBACK does not take back CREATE, which took effect at once: "half"`)
+	if n := count("half"); n != 0 {
+		t.Errorf("%d rows after ROLLBACK", n)
+	}
+	pgExec(t, c, "BEGIN")
+	pgExec(t, c, "SAVEPOINT a")
+	pgExec(t, c, "CREATE TABLE more (id BIGINT PRIMARY KEY)")
+	pgExec(t, c, "ROLLBACK TO a")
+	warns("took effect at once", `ROLLBACK does not take back CREATE, which took effect at once: "more"`)
+	pgExec(t, c, "COMMIT")
+	warns()
+
+	// DROP waits for COMMIT, in its turn.
+	pgExec(t, c, "BEGIN")
+	pgExec(t, c, "DROP TABLE half")
+	if n := count("half"); n != 0 {
+		t.Errorf("%d rows", n)
+	}
+	pgExec(t, c, "ROLLBACK")
+	count("half")
+	pgExec(t, c, "BEGIN")
+	pgExec(t, c, "DROP TABLE IF EXISTS nothing")
+	pgExec(t, c, "CREATE TABLE nothing (id BIGINT PRIMARY KEY)")
+	pgExec(t, c, "DROP INDEX by_owner")
+	pgExec(t, c, "DROP MATERIALIZED VIEW owners")
+	pgExec(t, c, "DROP TABLE accounts")
+	pgExec(t, c, "COMMIT")
+	warns("took effect at once")
+	fails("42P01", "SELECT * FROM accounts")
+	for state, sql := range map[string]string{"42P01": "DROP TABLE accounts", "42704": "DROP INDEX by_owner", "42809": "DROP STREAM versions", "25001": "CREATE OR REPLACE MATERIALIZED VIEW v AS SELECT id FROM versions"} {
+		pgExec(t, c, "BEGIN")
+		fails(state, sql)
+		pgExec(t, c, "ROLLBACK")
+	}
+	warned = nil
+
+	// A COMMIT that fails says so, and what was created stays.
+	pgExec(t, c, "BEGIN")
+	pgExec(t, c, "CREATE MATERIALIZED VIEW seen AS SELECT id FROM versions")
+	pgExec(t, c, "DROP TABLE versions")
+	fails("2BP01", "COMMIT")
+	warns("took effect at once", `an error of COMMIT does not take back CREATE, which took effect at once: "seen"`)
+	if n, m := count("versions"), count("seen"); n != 1 || m != 1 {
+		t.Errorf("%d versions and %d seen after a COMMIT that failed", n, m)
+	}
+
+	pgExec(t, c, "BEGIN READ ONLY")
+	fails("25006", "CREATE TABLE x (id BIGINT PRIMARY KEY)")
+	pgExec(t, c, "ROLLBACK AND CHAIN")
+	fails("25006", "DROP TABLE versions")
+	pgExec(t, c, "ROLLBACK")
+	pgExec(t, c, "BEGIN")
+	pgExec(t, c, "DELETE FROM versions")
+	pgExec(t, c, "COMMIT AND CHAIN")
+	pgExec(t, c, "ROLLBACK")
+	if n := count("versions"); n != 0 {
+		t.Errorf("%d versions after DELETE, COMMIT AND CHAIN and ROLLBACK", n)
+	}
+
+	// Where a warning can't be told, there is a refusal.
+	g, err := client.Dial(t.Context(), []string{s.grpc})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	var f *fault.Error
+	if _, err := g.Session().Exec(t.Context(), "BEGIN; CREATE STREAM silent (n BIGINT); COMMIT"); !errors.As(err, &f) || f.GetSQLState() != "25001" {
+		t.Errorf("over gRPC: %v", err)
+	}
 }
 
 // TestPostgresArrays sends arrays in the binary format, as pgx and JDBC do, and takes them back.
