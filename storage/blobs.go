@@ -2,8 +2,10 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"strings"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/sstable/blob"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -26,4 +28,41 @@ func checkBlob(f vfs.File, name string) error {
 	return fault.New(fault.Corrupted, "the blob file %s is damaged: %v", name, err).WithReason(ReasonCorrupted)
 }
 
-func isBlob(name string) bool { return strings.HasSuffix(name, ".blob") }
+// checkBlobs looks whether all blob files are there that the tables have values in. Pebble looks for tables only when it is
+// opened, and panics when it reads a value whose file was gone then.
+func checkBlobs(db *pebble.DB, d *disk) error {
+	for {
+		v := db.DebugCurrentVersion()
+		it, err := db.NewIter(nil) // keeps the files of a version
+		if err != nil {
+			return err
+		}
+		if db.DebugCurrentVersion() != v { // of another one
+			if err := it.Close(); err != nil {
+				return err
+			}
+			continue
+		}
+		names, err := d.List(d.dir)
+		if err == nil {
+			there := make(map[string]bool, len(names))
+			for _, n := range names {
+				there[n] = true
+			}
+			for f := range v.BlobFiles.All() {
+				if name := f.Physical.FileNum.String() + blobSuffix; err == nil && !there[name] {
+					err = lostBlob(name)
+				}
+			}
+		}
+		return errors.Join(err, it.Close())
+	}
+}
+
+func lostBlob(name string) error {
+	return fault.New(fault.Corrupted, "the blob file %s is gone", name).WithReason(ReasonCorrupted)
+}
+
+const blobSuffix = ".blob"
+
+func isBlob(name string) bool { return strings.HasSuffix(name, blobSuffix) }

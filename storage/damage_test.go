@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cockroachdb/errors/oserror"
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/millrace/millrace/internal/fault"
@@ -109,6 +111,36 @@ func TestDamagedBlobFile(t *testing.T) {
 				t.Errorf("reading or opening: %v", err)
 			}
 		})
+	}
+}
+
+// TestLostBlobFile: a blob file that is gone when the store is opened is told then, as a lost table is. One that goes later is
+// no error that Pebble takes for one of its own, of which it panics.
+func TestLostBlobFile(t *testing.T) {
+	lost := ""
+	s, err := damaged(t, func(fs *vfs.MemFS, dir string, names []string) {
+		for _, n := range names {
+			if isBlob(n) && lost == "" {
+				lost = n
+				if err := fs.Remove(dir + "/" + n); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	})
+	if err == nil {
+		s.Close()
+	}
+	if lost == "" || fault.KindOf(err) != fault.Corrupted || !strings.Contains(err.Error(), lost) {
+		t.Errorf("without the blob file %q: %v", lost, err)
+	}
+	whole, err := damaged(t, func(*vfs.MemFS, string, []string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer whole.Close()
+	if _, err := whole.disk.Open("/db/000000.blob"); fault.KindOf(err) != fault.Corrupted || pebble.IsCorruptionError(err) || oserror.IsNotExist(err) {
+		t.Errorf("a blob file that isn't there: %v", err)
 	}
 }
 

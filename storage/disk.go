@@ -163,10 +163,14 @@ func (d *disk) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
 		return d.overlay.Open(d.PathBase(name), opts...)
 	}
 	f, err := d.fs.Open(name, opts...)
-	if err == nil && isBlob(name) {
+	switch {
+	case !isBlob(name):
+	case err == nil:
 		if err := checkBlob(f, name); err != nil {
 			return nil, err // whose value is in it is damaged; the rest of the store isn't
 		}
+	case oserror.IsNotExist(err):
+		return nil, lostBlob(name)
 	}
 	return f, err
 }

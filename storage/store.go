@@ -103,7 +103,10 @@ func open(kind, dir string, o Options) (_ *Store, err error) {
 		}
 		return nil, classify(err, "open the %s store in %s", kind, dir)
 	}
-	err = d.failed()
+	err = checkBlobs(s.db, d)
+	if cause := d.failed(); cause != nil {
+		err = cause
+	}
 	if err == nil && fresh {
 		err = finishFormat(o.FS, dir, kind)
 	}
