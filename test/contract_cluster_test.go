@@ -155,6 +155,7 @@ func subscribing(t *testing.T, servers []*server) {
 	at := servers[0].grpc
 	sql(t, at, "CREATE STREAM subs (a BIGINT, k TEXT) WITH (key = 'k'); CREATE MATERIALIZED VIEW subv AS SELECT k, count(*) AS n FROM subs GROUP BY k")
 	sends(t, at, "subs", `{"k":"a"}`, `{"k":"b"}`, `{"k":"a"}`)
+	answers(t, at, "SELECT count(*) AS n FROM subv", `{"n":2}`) // else the subscription may begin before them
 	f := follow(t, servers[1].grpc, "subv")
 	f.awaits("{\"k\":\"a\",\"n\":2}\n{\"k\":\"b\",\"n\":1}\n")
 	f.mu.Lock()
@@ -175,8 +176,11 @@ func subscribing(t *testing.T, servers []*server) {
 		}
 		return ""
 	})
-	if f.gap > 20*time.Second { // each second, but on a very busy machine
-		t.Errorf("%v without a line", f.gap)
+	f.mu.Lock()
+	gap := f.gap
+	f.mu.Unlock()
+	if gap > 20*time.Second { // each second, but on a very busy machine
+		t.Errorf("%v without a line", gap)
 	}
 	fails(t, at, "DROP STREAM subs", `"subv"`)
 	sql(t, at, "DROP STREAM subs CASCADE")
@@ -326,19 +330,28 @@ func drainAndRemove(t *testing.T, servers []*server, addrs string) {
 	if r.code != 0 || r.out != "{\"node\":\"n4\",\"state\":\"drained\"}\n" || r.err == "" {
 		t.Fatalf("drain: %+v", r)
 	}
-	if st, r, p := state(); st != "drained" || r != 0 || p != 0 {
-		t.Errorf("n4 is %s with %d replicas and %d primaries", st, r, p)
-	}
-	if code, body := httpGet(fourth.http, "/readyz"); code != 503 || strings.TrimSpace(body) == "" {
-		t.Errorf("/readyz of a drained node: %d %q", code, body)
-	}
+	eventually(t, func() string {
+		if st, r, p := state(); st != "drained" || r != 0 || p != 0 {
+			return fmt.Sprintf("n4 is %s with %d replicas and %d primaries", st, r, p)
+		}
+		return ""
+	})
+	eventually(t, func() string { // it hears of its state after the leader has said that it is drained
+		if code, body := httpGet(fourth.http, "/readyz"); code != 503 || strings.TrimSpace(body) == "" {
+			return fmt.Sprintf("/readyz of a drained node: %d %q", code, body)
+		}
+		return ""
+	})
 	fourth.stop()
 	if r := cli(t, nil, "cluster", "remove", "n4", "--addr", addrs); r.code != 0 {
 		t.Fatalf("remove: %+v", r)
 	}
-	if st, _, _ := state(); st != "" && st != "removed" {
-		t.Errorf("n4 is %s", st)
-	}
+	eventually(t, func() string { // another node than the one that removed it may be asked
+		if st, _, _ := state(); st != "" && st != "removed" {
+			return "n4 is " + st
+		}
+		return ""
+	})
 	for _, s := range servers {
 		if got := answer(t, s.grpc, "json", "SELECT k, c, s FROM deathsv ORDER BY k"); got != before {
 			t.Errorf("through %s: %s, want %s", s.name, got, before)

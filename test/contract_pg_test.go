@@ -326,7 +326,7 @@ func TestPostgresSubscribe(t *testing.T) {
 		ended <- err
 		pw.Close()
 	}()
-	lines := make(chan string)
+	lines := make(chan string, 1000) // nobody takes them while the cancel request is on its way
 	go func() {
 		defer close(lines)
 		b := make([]byte, 4096)
@@ -481,7 +481,7 @@ func TestPsql(t *testing.T) {
 		return string(out)
 	}
 	psql("CREATE STREAM flights (origin TEXT, delay BIGINT)", "CREATE MATERIALIZED VIEW d AS SELECT origin, count(*) AS n FROM flights GROUP BY origin",
-		"INSERT INTO flights VALUES ('JFK', 5)")
+		"INSERT INTO flights VALUES ('JFK', 5)", "SELECT * FROM d") // whoever reads it later finds that tick done
 	for command, want := range map[string]string{
 		`\d`:                               "public|d|materialized view|me\npublic|flights|table|me\n",
 		`\dt`:                              "public|flights|table|me\n",

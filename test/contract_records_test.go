@@ -127,8 +127,9 @@ func TestContractRecords(t *testing.T) {
 		sql(t, at, "CREATE STREAM paced (a BIGINT)")
 		begun := time.Now()
 		r := sendText(t, at, "paced", strings.Repeat("{\"a\":1}\n", 1000), "--rate", "1000", "--json")
-		if d := time.Since(begun); r.code != 0 || d < 900*time.Millisecond {
-			t.Errorf("1000 records at 1000/s took %v: %+v", d, r)
+		took := time.Since(begun)
+		if r.code != 0 || took < 900*time.Millisecond {
+			t.Errorf("1000 records at 1000/s took %v: %+v", took, r)
 		}
 		last, lines := int64(-1), 0
 		for line := range strings.Lines(r.err) {
@@ -140,8 +141,8 @@ func TestContractRecords(t *testing.T) {
 			last = p.Acknowledged
 			lines++
 		}
-		if lines < 5 || lines > 20 { // each 100 ms, on a busy machine
-			t.Errorf("%d progress lines in about a second", lines)
+		if most := 1 + int(took/(100*time.Millisecond)); lines < 2 || lines > most { // each 100 ms, or less often on a busy machine
+			t.Errorf("%d progress lines in %v", lines, took)
 		}
 	})
 	t.Run("too large", func(t *testing.T) {
@@ -169,7 +170,7 @@ func TestContractRecords(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer feed.Close()
-		cmd := exec.Command(binary, "send", "slow", "--addr", at, "--timeout", "1s")
+		cmd := exec.Command(binary, "send", "slow", "--addr", at, "--timeout", "10s") // the first line needs some of it
 		var out, errs lockedBuffer
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = in, &out, &errs
 		if err := cmd.Start(); err != nil {
@@ -287,7 +288,7 @@ func readOptions(t *testing.T, at string) {
 			if i > 600 {
 				t.Fatal("--follow --limit 2 doesn't end")
 			}
-			sends(t, at, "r", fmt.Sprintf(`{"a":%d}`, 1000+i))
+			sends(t, at, "r", fmt.Sprintf(`{"a":%d}`, 10_000+i))
 		}
 	}
 }

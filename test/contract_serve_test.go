@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -26,17 +25,6 @@ func httpGet(addr, path string) (status int, body string) {
 	defer resp.Body.Close()
 	b, _ := io.ReadAll(resp.Body)
 	return resp.StatusCode, string(b)
-}
-
-// freePort returns an address on which nobody listens.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // refused checks that a command failed with a code, and said why in one line on stderr that has all the words.
@@ -126,9 +114,9 @@ func TestContractServe(t *testing.T) {
 	})
 
 	t.Run("not ready before", func(t *testing.T) {
-		addr := freePort(t)
+		addr := reserve(t)
 		cmd := exec.Command(binary, "serve", "--data", filepath.Join(t.TempDir(), "w"), "--listen", "127.0.0.1:0", "--gossip", "127.0.0.1:0",
-			"--http", addr, "--join", freePort(t))
+			"--http", addr, "--join", reserve(t))
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		var out lockedBuffer
 		cmd.Stdout = &out
@@ -226,9 +214,9 @@ func TestContractServe(t *testing.T) {
 		refusedInOneLine(t, run("cluster", "drain", "nobody"), 1, "nobody")
 		refusedInOneLine(t, run("cluster", "remove", "nobody"), 1, "nobody")
 		refusedInOneLine(t, run("cluster", "remove", "solo"), 1, "solo", "--force")
-		refusedInOneLine(t, cli(t, nil, "sql", "--addr", freePort(t), "-c", "SELECT 1"), 1, "refused")
+		refusedInOneLine(t, cli(t, nil, "sql", "--addr", reserve(t), "-c", "SELECT 1"), 1, "refused")
 		// The second of two addresses answers, given in either way.
-		for _, two := range [][]string{{"--addr", freePort(t) + "," + s.grpc}, {"--addr", freePort(t), "--addr", s.grpc}} {
+		for _, two := range [][]string{{"--addr", reserve(t) + "," + s.grpc}, {"--addr", reserve(t), "--addr", s.grpc}} {
 			if r := cli(t, nil, append([]string{"sql", "--format", "csv", "-c", "SELECT 1 AS a"}, two...)...); r.code != 0 || r.out != "a\n1\n" {
 				t.Errorf("%v: %+v", two, r)
 			}
@@ -238,7 +226,7 @@ func TestContractServe(t *testing.T) {
 	t.Run("restart", func(t *testing.T) {
 		before := status(t, s.grpc)
 		s.stop()
-		s.extra = append(s.extra, "--join", freePort(t)) // a folder of the cluster ignores it
+		s.extra = append(s.extra, "--join", reserve(t)) // a folder of the cluster ignores it
 		s.start()
 		after := status(t, s.grpc)
 		if before.Cluster != after.Cluster || len(after.Nodes) != 1 || after.Nodes[0].Name != "solo" {

@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/test/ports"
 )
 
 const (
@@ -42,6 +44,17 @@ func run(m *testing.M) int {
 		return 1
 	}
 	return m.Run()
+}
+
+// reserve keeps a port until the test ends and returns its address, at which nobody listens and a process can.
+func reserve(t *testing.T) string {
+	t.Helper()
+	port, release, err := ports.Reserve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	return fmt.Sprint("127.0.0.1:", port)
 }
 
 // server is one millrace process.
@@ -79,7 +92,7 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
-// serve starts a node on free ports and waits until it is ready.
+// serve starts a node on ports of its own and waits until it is ready.
 func serve(t *testing.T, name string, extra ...string) *server {
 	t.Helper()
 	s := &server{t: t, name: name, dir: filepath.Join(t.TempDir(), name), extra: extra}
@@ -87,7 +100,7 @@ func serve(t *testing.T, name string, extra ...string) *server {
 	return s
 }
 
-// start starts the process, again on the ports that it had, if it had any, and waits until it is ready.
+// start starts the process, each time on the same ports, and waits until it is ready.
 func (s *server) start() {
 	s.t.Helper()
 	s.startLater()
@@ -97,14 +110,13 @@ func (s *server) start() {
 // startLater starts the process: several that need each other to be ready start together.
 func (s *server) startLater() {
 	s.t.Helper()
-	port := func(addr string) string {
-		if addr == "" {
-			return "127.0.0.1:0"
+	for _, addr := range []*string{&s.grpc, &s.gossip, &s.http, &s.pg} {
+		if *addr == "" {
+			*addr = reserve(s.t)
 		}
-		return addr
 	}
 	args := append([]string{"serve", "--data", s.dir, "--name", s.name,
-		"--listen", port(s.grpc), "--gossip", port(s.gossip), "--http", port(s.http), "--pg", port(s.pg)}, s.extra...)
+		"--listen", s.grpc, "--gossip", s.gossip, "--http", s.http, "--pg", s.pg}, s.extra...)
 	s.cmd = exec.Command(cmp.Or(s.program, binary), args...)
 	s.cmd.Env = append(os.Environ(), s.env...)
 	s.log = &lockedBuffer{}
@@ -146,18 +158,8 @@ func (s *server) awaitReady() {
 	s.t.Helper()
 	select {
 	case line := <-s.ready:
-		for _, f := range strings.Fields(line)[2:] {
-			k, v, _ := strings.Cut(f, "=")
-			switch k {
-			case "grpc":
-				s.grpc = v
-			case "gossip":
-				s.gossip = v
-			case "http":
-				s.http = v
-			case "pg":
-				s.pg = v
-			}
+		if want := fmt.Sprintf("millrace ready name=%s grpc=%s gossip=%s http=%s pg=%s", s.name, s.grpc, s.gossip, s.http, s.pg); line != want {
+			s.t.Fatalf("%s says %q, not %q", s.name, line, want)
 		}
 	case <-s.exited:
 		s.t.Fatalf("%s ended before it was ready:\n%s", s.name, s.log)
@@ -227,10 +229,10 @@ func cli(t *testing.T, stdin io.Reader, args ...string) result {
 	return result{out.String(), errs.String(), cmd.ProcessState.ExitCode()}
 }
 
-// sql runs statements and returns their rows.
+// sql runs statements, which see all that was acknowledged, and returns their rows.
 func sql(t *testing.T, addr, statements string) []map[string]any {
 	t.Helper()
-	r := cli(t, nil, "sql", "--addr", addr, "--format", "json", "-c", statements)
+	r := session(t, addr, statements)
 	if r.code != 0 {
 		t.Fatalf("%s\nexit %d: %s", statements, r.code, r.err)
 	}
@@ -265,14 +267,20 @@ func one(t *testing.T, addr, statement string) map[string]any {
 // eventually waits until check returns "" and fails with what it said last otherwise.
 func eventually(t *testing.T, check func() string) {
 	t.Helper()
-	deadline := time.Now().Add(stepTimeout)
+	eventuallyWithin(t, stepTimeout, check)
+}
+
+// eventuallyWithin is eventually with a limit of its own.
+func eventuallyWithin(t *testing.T, limit time.Duration, check func() string) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
 	for {
 		why := check()
 		if why == "" {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("after %v: %s", stepTimeout, why)
+			t.Fatalf("after %v: %s", limit, why)
 		}
 		time.Sleep(50 * time.Millisecond) // between two looks at a condition with a deadline
 	}

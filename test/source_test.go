@@ -30,7 +30,7 @@ func TestSource(t *testing.T) {
 	if r := cli(t, nil, "sql", "--addr", s.grpc, "-c", "INSERT INTO fast (auction) VALUES (1)"); r.code == 0 || !strings.Contains(r.err, "has a source") {
 		t.Errorf("an INSERT: %d, %s", r.code, r.err)
 	}
-	eventually(t, func() string {
+	eventuallyWithin(t, 3*stepTimeout, func() string {
 		got := fmt.Sprint(one(t, s.grpc, "SELECT (SELECT count(*) FROM paced) AS paced, (SELECT count(*) FROM fast) AS fast"))
 		if want := fmt.Sprint(map[string]any{"paced": events, "fast": 46 * 3_000_000 / 50}); got != want {
 			return got + ", want " + want

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
+	"github.com/millrace/millrace/test/ports"
 )
 
 // Config says what to run.
@@ -41,6 +41,8 @@ type Cluster struct {
 	nodes  []*Node
 	made   int
 	mounts []string
+
+	reserved []func() // give up ports
 }
 
 // New returns a cluster without nodes.
@@ -99,8 +101,7 @@ func (c *Cluster) Add(small bool) (*Node, error) {
 	}
 	n.ports = [3]int{7070, 7071, 7080}
 	if !c.net.spaces {
-		var err error
-		if n.ports, err = freePorts(); err != nil {
+		if err := c.reservePorts(n); err != nil {
 			return nil, err
 		}
 	}
@@ -110,17 +111,19 @@ func (c *Cluster) Add(small bool) (*Node, error) {
 	return n, nil
 }
 
-// freePorts returns ports that nobody uses for TCP at the moment.
-func freePorts() (ports [3]int, err error) {
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+// reservePorts gives a node ports that are its own until the cluster is closed, also while it is down.
+func (c *Cluster) reservePorts(n *Node) error {
+	for i := range n.ports {
+		port, release, err := ports.Reserve()
 		if err != nil {
-			return ports, err
+			return err
 		}
-		defer l.Close()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		n.ports[i] = port
+		c.mu.Lock()
+		c.reserved = append(c.reserved, release)
+		c.mu.Unlock()
 	}
-	return ports, nil
+	return nil
 }
 
 // Forget takes a node out of the list; its process must have ended for good.
@@ -286,6 +289,9 @@ func (c *Cluster) Close() {
 	c.KillAll()
 	c.wg.Wait()
 	c.net.close()
+	for _, release := range c.reserved {
+		release()
+	}
 	for _, m := range c.mounts {
 		_ = syscall.Unmount(m, syscall.MNT_DETACH)
 	}
