@@ -4,8 +4,6 @@ import (
 	"context"
 	"strings"
 
-	"github.com/millrace/millrace/internal/fault"
-	"github.com/millrace/millrace/partition/stage"
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
 	"github.com/millrace/millrace/sql"
 )
@@ -17,9 +15,6 @@ func (s *session) createIndex(ctx context.Context, st *sql.CreateIndex, out outp
 	o, err := planned(ctx, s.n, func(c sql.Catalog) (*sql.Object, error) { return st.Resolve(c) })
 	if err != nil {
 		return "", err
-	}
-	if o.Plan != nil && !stage.Indexable(o.Plan) {
-		return "", fault.SQL(fault.Unsupported, "0A000", "an index of %q is not supported: its rows only ever come, and are kept in blocks; group them, or index a view that does", o.Name)
 	}
 	res, err := s.propose(ctx, &internalv1.Command{Op: &internalv1.Command_CreateIndex{CreateIndex: &internalv1.CreateIndex{
 		On: st.On, Object: o.ID, Def: &internalv1.IndexDef{Name: st.Name, Columns: st.Columns}, IfNotExists: st.IfNotExists,
@@ -51,9 +46,6 @@ func (s *session) showIndexes(ctx context.Context) (*table, error) {
 		}
 		for _, ix := range d.Indexes {
 			state, bytes := "building", uint64(0)
-			if o := c.byName[d.Name]; o != nil && !stage.Indexable(o.Plan) {
-				state = "not supported" // it was made for a view that this one has replaced
-			}
 			if v := totals[d.Id]; v != nil && v.indexes[ix.Id] != nil {
 				x := v.indexes[ix.Id]
 				if bytes = x.Bytes; int(x.Built) == c.partitions() {

@@ -31,10 +31,6 @@ const indexMarkVersion = 1
 // buildRows is how many rows are put into an index at a time.
 const buildRows = 4096
 
-// Indexable tells whether a view's rows can have indexes: those of a view whose rows only ever come are stored in blocks of
-// many rows, which an entry can't name.
-func Indexable(p *plan.Plan) bool { return newRowCodec(p).layout != appended }
-
 // indexDef is an index as the catalog has it.
 type indexDef struct {
 	id   uint64
@@ -43,7 +39,7 @@ type indexDef struct {
 
 // setIndexes takes the indexes of a view's definition and tells whether they are others than before.
 func (v *view) setIndexes(def *internalv1.ViewDef) bool {
-	if v.codec == nil || v.codec.layout == appended {
+	if v.codec == nil {
 		return false
 	}
 	var defs []indexDef
@@ -322,18 +318,22 @@ func (t *target) buildPiece(x *rowIndex) (end bool, err error) {
 	}
 	d := t.newRows()
 	ok := it.First()
-	for n := 0; ok && n < buildRows; n++ {
-		row := it.Key()[len(prefix):]
-		d.Reset()
-		if err := t.plan.codec.decode(row, it.Value(), d); err != nil {
+	for n := 0; ok && n < buildRows; {
+		row, rows := it.Key()[len(prefix):], 1
+		if t.plan.codec.layout == appended {
+			rows, err = x.addBlockTo(t.plan.codec, row, it.Value())
+		} else {
+			d.Reset()
+			if err = t.plan.codec.decode(row, it.Value(), d); err == nil {
+				x.cursor = append(x.cursor[:0], row...)
+				err = x.add(d, 0, x.cursor)
+			}
+		}
+		if err != nil {
 			_ = it.Close()
 			return false, err
 		}
-		x.cursor = append(x.cursor[:0], row...)
-		if err := x.add(d, 0, x.cursor); err != nil {
-			_ = it.Close()
-			return false, err
-		}
+		n += rows
 		ok = it.Next()
 	}
 	if err := it.Close(); err != nil {
@@ -405,7 +405,7 @@ func (t *target) openIndexed(tick ids.Tick, read *plan.IndexRead) (*rowScan, err
 		snap, err = t.acquire()
 	}
 	var later []tickDelta
-	if err == nil {
+	if err == nil && c.layout != appended {
 		if later, err = t.later(snap.snap, tick); err != nil {
 			defer t.releaseSnapshot(snap)
 		}
@@ -415,6 +415,9 @@ func (t *target) openIndexed(tick ids.Tick, read *plan.IndexRead) (*rowScan, err
 		return nil, err
 	}
 	s := &rowScan{codec: c, out: t.newRows(), skip: len(x.table.prefix), by: &entries{rows: t.prefix(spaceRows), from: snap.snap}}
+	if c.layout == appended {
+		s.by.blocks = &blockRows{codec: c, rows: s.by.rows, from: snap.snap, tick: tick}
+	}
 	if s.undo, err = t.undo(later, func(_ []byte, d *record.Delta, i int) bool { return r.has(d, i) }); err == nil {
 		lo := append(slices.Clone(x.table.prefix), r.lo...)
 		_, hi := prefixRange(x.table.prefix)
@@ -437,15 +440,23 @@ type entries struct {
 	rows        []byte // what the rows' keys begin with
 	from        storage.Reader
 	room, value []byte
+	blocks      *blockRows // layout appended; else nil
+}
+
+// key returns the stored key of the row of an entry.
+func (e *entries) key(entry, length []byte) ([]byte, error) {
+	n, w := binary.Uvarint(length)
+	if w <= 0 || n > uint64(len(entry)) {
+		return nil, badRow("index entry")
+	}
+	return entry[n:], nil
 }
 
 // row returns the key and the value of the row of an entry, until the next call.
 func (e *entries) row(entry, length []byte) (key, value []byte, err error) {
-	n, w := binary.Uvarint(length)
-	if w <= 0 || n > uint64(len(entry)) {
-		return nil, nil, badRow("index entry")
+	if key, err = e.key(entry, length); err != nil {
+		return nil, nil, err
 	}
-	key = entry[n:]
 	e.room = append(append(e.room[:0], e.rows...), key...)
 	stored, closer, err := e.from.Get(e.room)
 	if err != nil {

@@ -93,7 +93,8 @@ func testIndexes(t *testing.T, seed uint64) {
 	t.Logf("again: go test ./partition/stage -run TestIndexes -stage.seed=%d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	c := newTestCluster(t, 2, 4, func(cfg *Config) { cfg.FlushInterval = 5 * time.Millisecond })
-	views := map[ids.StreamID]testView{100: perKey(), 102: sizes()}
+	views := map[ids.StreamID]testView{100: perKey(), 101: filtered(), 102: sizes()}
+	c.fill(rng, 10, 40) // history
 	for id, v := range views {
 		c.createView(id, v, false)
 	}

@@ -504,7 +504,7 @@ func (s *rowScan) next(n int) (*record.Delta, error) {
 			s.handed, s.stored = false, s.it.Next()
 		}
 		for s.stored && s.out.N < n {
-			if s.codec.layout == appended {
+			if s.codec.layout == appended && s.by == nil {
 				if d, err := s.takeBlock(n); d != nil || err != nil {
 					return d, err
 				}
@@ -553,8 +553,15 @@ func (s *rowScan) takeBlock(n int) (*record.Delta, error) {
 // takeStored takes the row at the iterator and goes on to the next.
 func (s *rowScan) takeStored() error {
 	key, value := s.it.Key()[s.skip:], s.it.Value()
-	if s.by != nil {
-		var err error
+	var err error
+	switch {
+	case s.by != nil && s.by.blocks != nil:
+		if key, err = s.by.key(key, value); err == nil {
+			err = s.by.blocks.take(key, s.out)
+		}
+		s.stored = err == nil && s.it.Next()
+		return err
+	case s.by != nil:
 		if key, value, err = s.by.row(key, value); err != nil {
 			return err
 		}

@@ -374,6 +374,9 @@ func (r *rowStore) append(tick ids.Tick, d *record.Delta, own bool) (tickDelta, 
 	if size := rowBytes(d); d.N > maxBlockRows || size > maxBlockBytes {
 		per = min(maxBlockRows, max(1, int(int64(d.N)*maxBlockBytes/size)))
 	}
+	if err := r.indexBlocks(tick, 0, per, d); err != nil {
+		return kept, err
+	}
 	if own {
 		kept.rows = d
 	}
@@ -406,6 +409,9 @@ func (r *rowStore) appendHistory(tick ids.Tick, d *record.Delta) error {
 		r.open.Weights = []int64{}
 	}
 	r.openTick = tick
+	if err := r.indexBlocks(tick, r.next, historyBlockRows, d); err != nil {
+		return err
+	}
 	for i := range d.N {
 		r.open.AppendRow(d, i, d.Weight(i))
 		r.next++

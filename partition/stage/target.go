@@ -377,11 +377,11 @@ func (t *target) endHistory(marks dataflow.Marks) error {
 	t.count(t.frag.TakeCounts())
 	t.touched()
 	t.rowsOut += int64(out.N)
-	if t.plan.codec.layout == appended {
-		return t.rows.appendHistory(t.view.created, out)
-	}
 	if err := t.syncIndexes(); err != nil {
 		return err
+	}
+	if t.plan.codec.layout == appended {
+		return t.rows.appendHistory(t.view.created, out)
 	}
 	_, err = t.rows.apply(t.view.created, out, false)
 	return err
