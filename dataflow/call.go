@@ -347,4 +347,6 @@ var implementations = []map[string]impl{
 	compareImpls, intImpls, floatImpls, numericImpls, extremeImpls,
 	textImpls, padImpls, likeImpls, bytesImpls, timeImpls, fieldImpls, formatImpls, jsonImpls, jsonEditImpls, divisorImpls,
 	dateImpls, zoneImpls, parseTimeImpls, arrayImpls, regexpImpls, hashImpls, jsonPathImpls,
+	degreeImpls, bucketImpls, logarithmImpls, bitsImpls, quoteImpls, unicodeImpls, regexpFromImpls, jsonBuildImpls, overlapsImpls,
+	numberCharImpls, formatIntervalImpls,
 }

@@ -1,9 +1,6 @@
 package dataflow
 
 import (
-	"bytes"
-	"unicode/utf8"
-
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/record"
 )
@@ -15,7 +12,8 @@ var arrayImpls = makeArrayImpls()
 
 func makeArrayImpls() map[string]impl {
 	m := map[string]impl{
-		"string_to_array(text, text)": {make: func() kernel { return eachBytes(stringToArray) }},
+		"string_to_array(text, text)":       {make: func() kernel { return eachBytes(stringToArray) }},
+		"string_to_array(text, text, text)": {make: func() kernel { return eachBytes(stringToArray) }},
 	}
 	for _, t := range record.Types() {
 		if !t.IsArray() {
@@ -42,13 +40,19 @@ func makeArrayImpls() map[string]impl {
 			"array_upper(" + array + ", bigint)":           (*arrayKernel).bound,
 			"array_lower(" + array + ", bigint)":           (*arrayKernel).lower,
 			"cardinality(" + array + ")":                   (*arrayKernel).cardinality,
+
+			"array_position(" + array + ", " + elem + ", bigint)":      (*arrayKernel).positionFrom,
+			"array_positions(" + array + ", " + elem + ")":             (*arrayKernel).positions,
+			"array_replace(" + array + ", " + elem + ", " + elem + ")": (*arrayKernel).replace,
+			"array_fill(" + elem + ", bigint[])":                       (*arrayKernel).fill,
+			"array_dims(" + array + ")":                                (*arrayKernel).dims,
+			"array_ndims(" + array + ")":                               (*arrayKernel).ndims,
+			"trim_array(" + array + ", bigint)":                        (*arrayKernel).trim,
+			"width_bucket(" + elem + ", " + array + ")":                (*arrayKernel).bucket,
 		} {
 			m[name] = impl{make: func() kernel { return f(newArrayKernel(t)) }}
 		}
 		for rel, name := range relationNames {
-			if t.Elem() == record.JSONB && relation(rel) > relNe {
-				continue
-			}
 			want := holds[rel]
 			m["any_"+name+"("+elem+", "+array+")"] = impl{make: func() kernel { return newArrayKernel(t).quantified(want, true) }}
 			m["all_"+name+"("+elem+", "+array+")"] = impl{make: func() kernel { return newArrayKernel(t).quantified(want, false) }}
@@ -194,7 +198,7 @@ func (k *arrayKernel) position() kernel {
 				c.fail(i, err)
 				continue
 			}
-			at := k.find(&k.a, c.args[1].col, i&c.args[1].mask)
+			at := k.find(&k.a, 0, c.args[1].col, i&c.args[1].mask)
 			if at < 0 {
 				c.setNull(i)
 				continue
@@ -204,9 +208,9 @@ func (k *arrayKernel) position() kernel {
 	}
 }
 
-// find returns where a value is among elements; NULL is where a NULL is.
-func (k *arrayKernel) find(elems, v *record.Column, i int) int {
-	for at := range elems.N {
+// find returns where a value is among elements, from one of them on; NULL is where a NULL is.
+func (k *arrayKernel) find(elems *record.Column, from int, v *record.Column, i int) int {
+	for at := from; at < elems.N; at++ {
 		if elems.Null(at) || v.Null(i) {
 			if elems.Null(at) && v.Null(i) {
 				return at
@@ -268,7 +272,7 @@ func (k *arrayKernel) sets(f func() bool) kernel {
 func (k *arrayKernel) contains() kernel {
 	return k.sets(func() bool {
 		for i := range k.b.N {
-			if k.b.Null(i) || k.find(&k.a, &k.b, i) < 0 {
+			if k.b.Null(i) || k.find(&k.a, 0, &k.b, i) < 0 {
 				return false
 			}
 		}
@@ -279,7 +283,7 @@ func (k *arrayKernel) contains() kernel {
 func (k *arrayKernel) overlaps() kernel {
 	return k.sets(func() bool {
 		for i := range k.b.N {
-			if !k.b.Null(i) && k.find(&k.a, &k.b, i) >= 0 {
+			if !k.b.Null(i) && k.find(&k.a, 0, &k.b, i) >= 0 {
 				return true
 			}
 		}
@@ -287,15 +291,20 @@ func (k *arrayKernel) overlaps() kernel {
 	})
 }
 
-// toString joins the elements; NULLs are left out, or written as the third argument.
+// toString joins the elements; NULLs are left out, or written as the third argument, unless that is NULL.
 func (k *arrayKernel) toString() kernel {
 	return eachBytes(func(c *call, dst []byte, i int) ([]byte, error) {
+		if c.args[0].null(i) || c.args[1].null(i) {
+			c.setNull(i)
+			return dst, nil
+		}
 		if err := k.load(c, &k.a, 0, i); err != nil {
 			return dst, err
 		}
 		sep, first := bytesArg(c, 1, i), true
+		skip := len(c.args) < 3 || c.args[2].null(i)
 		for e := range k.a.N {
-			if k.a.Null(e) && len(c.args) < 3 {
+			if k.a.Null(e) && skip {
 				continue
 			}
 			if !first {
@@ -380,49 +389,4 @@ func (k *arrayKernel) quantified(want [3]bool, any bool) kernel {
 			}
 		}
 	}
-}
-
-// stringToArray splits at every separator; at every character where that is NULL.
-func stringToArray(c *call, dst []byte, i int) ([]byte, error) {
-	if c.args[0].null(i) {
-		c.setNull(i)
-		return dst, nil
-	}
-	s := c.args[0].col.At(i & c.args[0].mask)
-	if !c.args[1].null(i) {
-		return splitArray(dst, s, c.args[1].col.At(i&c.args[1].mask))
-	}
-	elems := record.NewColumn(record.Text, 0)
-	for len(s) > 0 {
-		if elems.N >= record.MaxArray {
-			return dst, errArraySize
-		}
-		_, n := utf8.DecodeRune(s)
-		elems.AppendBytes(s[:n])
-		s = s[n:]
-	}
-	return record.AppendArray(dst, &elems), nil
-}
-
-func splitArray(dst, s, sep []byte) ([]byte, error) {
-	elems := record.NewColumn(record.Text, 0)
-	switch {
-	case len(s) == 0:
-	case len(sep) == 0:
-		elems.AppendBytes(s)
-	default:
-		for {
-			n := bytes.Index(s, sep)
-			if n < 0 {
-				break
-			}
-			elems.AppendBytes(s[:n])
-			s = s[n+len(sep):]
-			if elems.N >= record.MaxArray {
-				return dst, errArraySize
-			}
-		}
-		elems.AppendBytes(s)
-	}
-	return record.AppendArray(dst, &elems), nil
 }

@@ -39,9 +39,6 @@ func makeCompareImpls() map[string]impl {
 	for _, t := range record.Types() {
 		args := "(" + t.String() + ", " + t.String() + ")"
 		for rel, name := range relationNames {
-			if t.Elem() == record.JSONB && relation(rel) > relNe {
-				continue
-			}
 			im := shared(compareKernel(t, relation(rel)))
 			im.ofInts = t == record.Numeric
 			m[name+args] = im

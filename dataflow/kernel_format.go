@@ -100,12 +100,12 @@ func finerThanMinute(word string) bool {
 // next takes one part from the beginning of s.
 func (f *timeFormat) next(s string) string {
 	part := formatPart{fill: true, keyword: -1}
-	rest := s
+	rest, names := s, false
 	for {
 		if after, ok := cutFold(rest, "FM"); ok {
 			part.fill, rest = false, after
 		} else if after, ok := cutFold(rest, "TM"); ok {
-			rest = after
+			names, rest = true, after
 		} else if after, ok := cutFold(rest, "FX"); ok {
 			rest = after
 		} else {
@@ -114,6 +114,10 @@ func (f *timeFormat) next(s string) string {
 	}
 	if k := keywordOf(rest); k >= 0 {
 		part.keyword = k
+		switch strings.ToUpper(formatKeywords[k]) {
+		case "MONTH", "MON", "DAY", "DY": // TM: as the locale has it, without blanks
+			part.fill = part.fill && !names
+		}
 		rest = rest[len(formatKeywords[k]):]
 		switch {
 		case strings.HasPrefix(rest, "TH"):

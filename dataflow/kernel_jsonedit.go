@@ -183,6 +183,8 @@ type jsonEdit struct {
 	path   *record.Column
 	put    []byte
 	create bool
+	// insert puts it beside what is at the path, behind or before it.
+	insert, behind bool
 }
 
 // append appends v with the edit made to it from path element at on.
@@ -215,6 +217,10 @@ func (e *jsonEdit) object(dst, v []byte, at int) (_ []byte, err error) {
 			return true
 		}
 		found = true
+		if last && e.insert {
+			err = errKeyExists
+			return false
+		}
 		var fresh []byte
 		if fresh, err = e.value(old, at); err == nil && fresh != nil {
 			w.member(k, fresh)
@@ -249,7 +255,14 @@ func (e *jsonEdit) array(dst, v []byte, at int) ([]byte, error) {
 	i := int64(0)
 	eachElement(v, func(old []byte) bool {
 		fresh := old
-		if i == index {
+		switch {
+		case i != index:
+		case last && e.insert && e.behind:
+			w.element(old)
+			fresh = e.put
+		case last && e.insert:
+			w.element(e.put)
+		default:
 			fresh, err = e.value(old, at)
 		}
 		if i++; fresh != nil {
@@ -269,16 +282,19 @@ func jsonDeletePath() kernel {
 		if err := k.load(c, &k.a, 1, i); err != nil {
 			return dst, err
 		}
-		v := bytesArg(c, 0, i)
-		switch kind := jsonKind(v); {
-		case kind != "object" && kind != "array":
-			return dst, errDeletePath
-		case k.a.N == 0 || jsonLenOf(v) == 0:
-			return append(dst, v...), nil
-		}
-		e := jsonEdit{path: &k.a}
-		return e.append(dst, v, 0)
+		return deletePath(dst, bytesArg(c, 0, i), &k.a)
 	})
+}
+
+func deletePath(dst, v []byte, path *record.Column) ([]byte, error) {
+	switch kind := jsonKind(v); {
+	case kind != "object" && kind != "array":
+		return dst, errDeletePath
+	case path.N == 0 || jsonLenOf(v) == 0:
+		return append(dst, v...), nil
+	}
+	e := jsonEdit{path: path}
+	return e.append(dst, v, 0)
 }
 
 func jsonSet() kernel {
@@ -287,20 +303,23 @@ func jsonSet() kernel {
 		if err := k.load(c, &k.a, 1, i); err != nil {
 			return dst, err
 		}
-		v := bytesArg(c, 0, i)
 		create := true
 		if len(c.args) == 4 {
 			create = c.args[3].col.Bools[i&c.args[3].mask]
 		}
-		switch kind := jsonKind(v); {
-		case kind != "object" && kind != "array":
-			return dst, errSetScalar
-		case k.a.N == 0 || !create && jsonLenOf(v) == 0:
-			return append(dst, v...), nil
-		}
-		e := jsonEdit{path: &k.a, put: bytesArg(c, 2, i), create: create}
-		return e.append(dst, v, 0)
+		return setPath(dst, bytesArg(c, 0, i), &k.a, bytesArg(c, 2, i), create)
 	})
+}
+
+func setPath(dst, v []byte, path *record.Column, put []byte, create bool) ([]byte, error) {
+	switch kind := jsonKind(v); {
+	case kind != "object" && kind != "array":
+		return dst, errSetScalar
+	case path.N == 0 || !create && jsonLenOf(v) == 0:
+		return append(dst, v...), nil
+	}
+	e := jsonEdit{path: path, put: put, create: create}
+	return e.append(dst, v, 0)
 }
 
 // jsonLenOf returns how many members or elements an object or array has.

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/millrace/millrace/internal/fault"
-	"github.com/millrace/millrace/record"
 )
 
 // Regular expressions are Go's (RE2's syntax), which never take exponential time; PostgreSQL's back references and
@@ -23,7 +22,7 @@ var regexpImpls = map[string]impl{
 				if c.null(i) {
 					continue
 				}
-				if _, _, err := m.of(bytesArg(c, 1, i), string(bytesArg(c, 2, i))); err != nil {
+				if err := m.optionalFlags(c, 2, i); err != nil {
 					c.fail(i, err)
 					continue
 				}
@@ -64,54 +63,8 @@ var regexpImpls = map[string]impl{
 	}},
 	"regexp_replace(text, text, text)":       regexpReplace(3),
 	"regexp_replace(text, text, text, text)": regexpReplace(4),
-	"regexp_match(text, text)": {make: func() kernel {
-		var m regexpMemo
-		elems := record.NewColumn(record.Text, 0)
-		return eachBytes(func(c *call, dst []byte, i int) ([]byte, error) {
-			if _, _, err := m.of(bytesArg(c, 1, i), ""); err != nil {
-				return dst, err
-			}
-			s := bytesArg(c, 0, i)
-			at := m.first(s)
-			if at == nil {
-				c.setNull(i)
-				return dst, nil
-			}
-			if len(at) > 2 {
-				at = at[2:] // the groups instead of the whole
-			}
-			elems.Reset()
-			for k := 0; k < len(at); k += 2 {
-				if at[k] < 0 {
-					elems.AppendNull()
-				} else {
-					elems.AppendBytes(s[at[k]:at[k+1]])
-				}
-			}
-			return record.AppendArray(dst, &elems), nil
-		})
-	}},
-	"regexp_split_to_array(text, text)": {make: func() kernel {
-		var m regexpMemo
-		return eachBytes(func(c *call, dst []byte, i int) ([]byte, error) {
-			re, _, err := m.of(bytesArg(c, 1, i), "")
-			if err != nil {
-				return dst, err
-			}
-			s := bytesArg(c, 0, i)
-			elems := record.NewColumn(record.Text, 0)
-			from := 0
-			for _, at := range re.FindAllIndex(s, -1) {
-				if at[0] == at[1] && (at[0] == 0 || at[0] == len(s)) {
-					continue // an empty match splits nothing off at the ends
-				}
-				elems.AppendBytes(s[from:at[0]])
-				from = at[1]
-			}
-			elems.AppendBytes(s[from:])
-			return record.AppendArray(dst, &elems), nil
-		})
-	}},
+	"regexp_match(text, text)":               {make: regexpMatch},
+	"regexp_split_to_array(text, text)":      {make: regexpSplit},
 }
 
 // bytesArg returns argument k at row i.
@@ -121,6 +74,8 @@ func bytesArg(c *call, k, i int) []byte { return c.args[k].col.At(i & c.args[k].
 type regexpMemo struct {
 	pattern, flags string
 	re             *regexp.Regexp
+	whole          string         // the pattern as it was compiled
+	tail           *regexp.Regexp // of a text without its beginning; nil: not known yet
 	find           finder
 	all            bool
 	err            error
@@ -132,30 +87,91 @@ func (m *regexpMemo) of(pattern []byte, flags string) (*regexp.Regexp, bool, err
 	if m.known && m.pattern == string(pattern) && m.flags == flags {
 		return m.re, m.all, m.err
 	}
-	m.pattern, m.flags, m.known, m.all, m.err, m.find = string(pattern), flags, true, false, nil, finder{}
-	var b strings.Builder
-	b.WriteString("s") // as in PostgreSQL, . matches a newline
+	m.pattern, m.flags, m.known, m.all, m.err, m.find, m.tail = string(pattern), flags, true, false, nil, finder{}, nil
+	mode := regexpMode{dot: true} // as in PostgreSQL, . matches a newline
 	for _, f := range flags {
-		switch f {
-		case 'g':
+		if f == 'g' {
 			m.all = true
-		case 'i':
-			b.WriteByte('i')
-		case 'n', 'm':
-			b.WriteString("m-s")
-		case 'c', 's':
-		default:
+		} else if !mode.set(f) {
 			m.err = fault.SQL(fault.Invalid, "22023", "invalid regular expression option: %q", string(f))
 			return nil, false, m.err
 		}
 	}
-	whole := "(?" + b.String() + ")" + m.pattern
-	if m.re, m.err = regexp.Compile(whole); m.err != nil {
+	m.whole = mode.pattern(m.pattern)
+	if m.re, m.err = regexp.Compile(m.whole); m.err != nil {
 		m.err = fault.SQL(fault.Invalid, "2201B", "invalid regular expression: %v", m.err)
 	} else {
-		m.find = newFinder(m.re, whole)
+		m.find = newFinder(m.re, m.whole)
 	}
 	return m.re, m.all, m.err
+}
+
+// regexpMode is how to match, as flags say.
+type regexpMode struct{ fold, lines, dot, literal bool }
+
+func (m *regexpMode) set(flag rune) bool {
+	switch flag {
+	case 'i':
+		m.fold = true
+	case 'c':
+		m.fold = false
+	case 'n', 'm':
+		m.lines, m.dot = true, false
+	case 'p':
+		m.lines, m.dot = false, false
+	case 'w':
+		m.lines, m.dot = true, true
+	case 's':
+		m.lines, m.dot = false, true
+	case 'q':
+		m.literal = true
+	case 'e', 't':
+	default:
+		return false
+	}
+	return true
+}
+
+// pattern writes a pattern as Go has it.
+func (m *regexpMode) pattern(pattern string) string {
+	if m.literal {
+		pattern = regexp.QuoteMeta(pattern)
+	} else {
+		pattern = withoutWordEnds(pattern)
+	}
+	for _, f := range []struct {
+		on   bool
+		flag string
+	}{{m.fold, "(?i)"}, {m.lines, "(?m)"}, {m.dot, "(?s)"}} {
+		if f.on {
+			pattern = f.flag + pattern
+		}
+	}
+	return pattern
+}
+
+// withoutWordEnds writes PostgreSQL's names of the ends of words and of the text, \y, \Y and \Z, as Go has them.
+func withoutWordEnds(pattern string) string {
+	var b strings.Builder
+	for i := 0; i < len(pattern); i++ {
+		if pattern[i] == '\\' && i+1 < len(pattern) {
+			b.WriteByte('\\')
+			i++
+			switch pattern[i] {
+			case 'y':
+				b.WriteByte('b')
+				continue
+			case 'Y':
+				b.WriteByte('B')
+				continue
+			case 'Z':
+				b.WriteByte('z')
+				continue
+			}
+		}
+		b.WriteByte(pattern[i])
+	}
+	return b.String()
 }
 
 // matches tells whether anything in s matches the expression that of has returned.

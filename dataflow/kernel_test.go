@@ -25,7 +25,7 @@ func TestKernelsByRow(t *testing.T) {
 		for i := range args {
 			typ := f.Args[min(i, len(f.Args)-1)]
 			pool := pools[typ]
-			if s, ok := special[f.Name][i]; ok && !(typ == record.BigInt && strings.HasPrefix(f.Name, "json_get")) && typ == specialType(f.Name, i, typ) {
+			if s, ok := specialTexts(&f, i); ok && !(typ == record.BigInt && strings.HasPrefix(f.Name, "json_get")) && typ == specialType(f.Name, i, typ) {
 				pool = append([]string{`\N`}, s...)
 			}
 			c := record.NewColumn(typ, n)

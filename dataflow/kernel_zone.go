@@ -61,9 +61,9 @@ var zoneFiles = sync.OnceValue(func() map[string]*zip.File {
 })
 
 // posixOffset is a zone that is only its distance from UTC, as POSIX writes it: positive is west of Greenwich.
-var posixOffset = regexp.MustCompile(`^([+-])(\d{1,3})(?::([0-5]\d)(?::([0-5]\d))?)?$`)
+var posixOffset = regexp.MustCompile(`^([+-]?)(\d{1,3})(?::([0-5]\d)(?::([0-5]\d))?)?$`)
 
-// posixZone returns the zone that a name such as +03 or -05:30 means; nil: it is none.
+// posixZone returns the zone that a name such as +03, -05:30 or 3 means; nil: it is none.
 func posixZone(name string) *time.Location {
 	m := posixOffset.FindStringSubmatch(name)
 	if m == nil {

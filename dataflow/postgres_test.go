@@ -104,7 +104,22 @@ var special = map[string]map[int][]string{
 	"date_bin":      {0: {"15 minutes", "1 day", "7 days", "00:00:01", "1 month", "0", "-1 day", "1 day 1 hour"}},
 	"make_interval": {0: tiny, 1: tiny, 2: tiny, 3: tiny, 4: tiny, 5: tiny, 6: {"0", "1.5", "-0.000001", "61.123456"}},
 	"to_timestamp":  {0: {"0", "-1", "1700000000.123456", "1e10", "1e15", "-1e15", "NaN", "Infinity", "0.0000005", "-62135596800", "1234567890.5"}},
-	"mul":           {}, "power": {1: {"0", "1", "2", "3", "-1", "-2", "0.5", "-0.5", "10", "1.5", "100", `\N`}},
+	"format":        {0: {"", "a%sb", "%I|%L|%s", "%2$s %1$s", "%-6s|", "%6s|", "%*s", "%", "%x", "%%", "%0$s", "%3$L", "%1$*2$s"}},
+	"unistr":        {0: {"a", `\0041\+01F600`, `\u00e9\U0001F600`, `\D83D\DE00`, `\D83D`, `\004`, `\\`, `\zzzz`, `\0000`}},
+	"normalize":     {1: {"NFC", "NFD", "nfkc", "NFKD", "x"}}, "is_normalized": {1: {"NFC", "NFD", "nfkc", "NFKD", "x"}},
+	"similar_to_escape": {0: {"abc", "a%_", "(a|b)%", "a.b^c$", `a\%b`, "[a-c]+", "x#%y", `a\`}, 1: {"#", "", "ab", `\`}},
+	"text_fit":          {1: {"1", "2", "5", "100"}}, "numeric_fit": {1: {"1", "3", "5", "10", "100"}, 2: {"0", "2", "-2", "5"}}, "time_fit": {1: {"0", "1", "3", "5", "6"}},
+	"factorial": {0: {"0", "1", "5", "20", "30", "-1", "100"}},
+	"exp":       {0: {"0", "1", "-1", "0.5", "10.25", "-20", "100", "-300.5", "0.0001", "NaN", "-7000"}},
+	"get_byte":  {1: small}, "set_byte": {1: small, 2: {"0", "65", "255", "256", "-1"}}, "get_bit": {1: {"0", "1", "7", "8", "20", "-1", "64"}},
+	"set_bit": {1: {"0", "1", "7", "8", "20", "-1", "64"}, 2: {"0", "1", "2"}}, "overlay": {2: small, 3: small},
+	"trim_array": {1: {"0", "1", "2", "-1", "7"}}, "array_fill": {1: {"{0}", "{3}", "{NULL}", "{}", "{1}", `\N`}},
+	"make_timestamptz": {0: {"2024", "0"}, 1: {"3", "13"}, 2: {"31"}, 3: {"0", "2", "24"}, 4: {"0", "30"}, 5: {"0", "7.25"}, 6: zones},
+	"jsonb_insert":     {1: jsonPaths}, "jsonb_set_lax": {1: jsonPaths, 4: {"delete_key", "return_target", "use_json_null", "raise_exception", "x"}},
+	"jsonb_extract_path": {1: {"a", "b", "0", "2", "c", "x"}}, "jsonb_extract_path_text": {1: {"a", "b", "0", "2", "c", "x"}},
+	"jsonb_object": {0: {"{}", "{a,1}", "{a}", "{a,1,b,NULL}", "{NULL,1}", "{b,a}"}, 1: {"{}", "{1,2}", "{x,NULL}", "{z}"}},
+	"regexp_instr": {1: expressions}, "to_number": {0: {"12,454.8-", "123", " 45.6", "-7", "<12>", "1.2.3", "x", "", "0012", "12th", "+5", "$1,234.50"}, 1: numberPatterns},
+	"mul": {}, "power": {1: {"0", "1", "2", "3", "-1", "-2", "0.5", "-0.5", "10", "1.5", "100", `\N`}},
 	"to_char":  {1: patterns},
 	"json_get": {1: {"a", "b", "c", "0", "1", "-1", "-6", "5", "x", ""}}, "json_get_text": {1: {"a", "b", "c", "0", "1", "-1", "-6", "5", "2"}},
 	"json_exists": {1: {"a", "b", "x", "str\"ing", ""}},
@@ -142,6 +157,9 @@ var (
 	jsonPaths   = []string{"{}", "{a}", "{a,b}", "{b,2,c}", "{0}", "{5,a}", "{-1}", "{NULL}"}
 )
 
+var numberPatterns = []string{"999", "FM999.99", "0000", "S999.9", "999S", "9,999,999.99", "9G999D9", "999MI", "PL999", "SG99", "999PR", "RN", "FMRN", "rn", "99V99", "9.9EEEE",
+	"FM0.00", "L99", "99th", "B99", "", "FM99999999999999999999.999", "0.9", "FM9.0", "\"n: \"99", "9.9.9", "99S9S", "EEEE9", "a9b0c", "FM999999", "000.000", "FMS0,009.90"}
+
 var operators = map[string]string{
 	"regexp_match_op": "~", "regexp_imatch_op": "~*", "array_contains": "@>", "array_overlaps": "&&", "json_get_path": "#>", "json_get_path_text": "#>>",
 	"json_delete_path": "#-", "json_exists_any": "?|", "json_exists_all": "?&",
@@ -155,6 +173,8 @@ var int4 = map[string]bool{
 	"lpad": true, "rpad": true, "substr": true, "left": true, "right": true, "repeat": true, "split_part": true, "chr": true, "round": true,
 	"make_date": true, "make_time": true, "make_timestamp": true, "array_get": true, "array_slice": true, "array_length": true,
 	"array_upper": true, "array_lower": true,
+	"get_byte": true, "set_byte": true, "overlay": true, "make_timestamptz": true, "trim_array": true,
+	"regexp_count": true, "regexp_instr": true, "regexp_substr": true, "regexp_replace": true,
 	"trunc": true, "shift_left": true, "shift_right": true, "json_get": true, "json_get_text": true, "make_interval": true,
 }
 
@@ -170,11 +190,36 @@ func callSQL(f *plan.Function, args []string) string {
 			lit = quoteSQL(a)
 		}
 		parts[i] = lit + "::" + t.String()
+		if f.Name == "array_position" && i == 2 || f.Name == "set_bit" && i == 2 || f.Name == "width_bucket" && i == 3 {
+			parts[i] = lit + "::int"
+		}
+		if f.Name == "jsonb_build_object" && i%2 == 0 { // which takes no jsonb as a key
+			parts[i] = "(" + parts[i] + " #>> '{}')"
+		}
+		if f.Name == "array_fill" && i == 1 {
+			parts[i] = lit + "::int[]"
+		}
 		if t == record.BigInt && (int4[f.Name] || f.Name == "sub" && f.Args[0] == record.JSONB || slices.Contains(f.Args, record.Date)) && !((f.Name == "shift_left" || f.Name == "shift_right") && i == 0) {
 			parts[i] = lit + "::int"
 		}
 	}
 	switch {
+	case f.Name == "numeric_fit":
+		return "(" + parts[0] + ")::numeric(" + args[1] + ", " + args[2] + ")"
+	case f.Name == "text_fit":
+		return "(" + parts[0] + ")::varchar(" + args[1] + ")"
+	case f.Name == "time_fit" && f.Result == record.TimestampTZ:
+		return "(" + parts[0] + ")::timestamp(" + args[1] + ") with time zone"
+	case f.Name == "time_fit":
+		return "(" + parts[0] + ")::" + f.Result.String() + "(" + args[1] + ")"
+	case f.Name == "div_trunc":
+		return "div(" + strings.Join(parts, ", ") + ")"
+	case (f.Name == "normalize" || f.Name == "is_normalized"):
+		return "pg_catalog." + f.Name + "(" + strings.Join(parts, ", ") + ")"
+	case f.Name == "trim" && f.Args[0] == record.Bytea:
+		return "trim(" + parts[1] + " from " + parts[0] + ")"
+	case f.Name == "strpos" && f.Args[0] == record.Bytea:
+		return "position(" + parts[1] + " in " + parts[0] + ")"
 	case f.Name == "neg":
 		return "- (" + parts[0] + ")"
 	case f.Name == "bit_not":
@@ -271,6 +316,35 @@ var textsOf = map[record.Type][]string{
 	record.ArrayOf(record.Text):   {`{a b , "c,d"}`, `{"a\"",\{}`, `{null,"null"}`, `{"a}`, "{a}x"},
 }
 
+// specialTexts is special, but for functions of one name whose types differ.
+func specialTexts(f *plan.Function, i int) ([]string, bool) {
+	t := f.Args[min(i, len(f.Args)-1)]
+	switch {
+	case t == record.Bytea:
+		return nil, false
+	case f.Name == "to_char" && i == 1 && f.Args[0] == record.IntervalT:
+		return append([]string{"HH24:MI:SS", "DD MM YYYY", "HH12 AM MS US", "FMHH24 FMMI FMSS", "YYY YY Y Y,YYY", "DDD WW W Q CC RM rm", "IYYY IW IDDD J"}, patterns...), true
+	case f.Name == "to_char" && i == 1 && f.Args[0] != record.TimestampTZ && f.Args[0] != record.Timestamp:
+		return numberPatterns, true
+	case f.Name == "width_bucket" && i < 3 && f.Args[0] == record.Double && len(f.Args) == 4:
+		return []string{"0", "1", "5.35", "10", "-1", "NaN", "Infinity", "3", `\N`}, true
+	case f.Name == "array_position" && i == 2:
+		return append([]string{`\N`}, small...), true
+	case f.Name == "jsonb_build_object" && i%2 == 0:
+		return []string{`"a"`, `"b\"c"`, "1", "true", "12.340", `\N`}, true
+	case f.Name == "width_bucket" && i == 3:
+		return []string{"1", "4", "10", "0", "-1"}, true
+	case f.Name == "timezone" && i == 0 && t != record.Text, f.Name == "date_trunc" && i == 2:
+		return zones, t == record.Text
+	case f.Name == "regexp_substr" && i == 4, f.Name == "regexp_instr" && i == 5, f.Name == "regexp_replace" && i == 5:
+		return []string{"", "i", "c", "x!"}, true
+	case f.Name == "regexp_replace" && i == 3 && t == record.BigInt, strings.HasPrefix(f.Name, "regexp_") && t == record.BigInt:
+		return []string{"1", "2", "3", "0", "7"}, true
+	}
+	s, ok := special[f.Name][i]
+	return s, ok
+}
+
 func makeCases(rng *rand.Rand, f *plan.Function, n int) [][]string {
 	arity := []int{len(f.Args)}
 	if f.Variadic {
@@ -283,7 +357,7 @@ func makeCases(rng *rand.Rand, f *plan.Function, n int) [][]string {
 		for i := range k {
 			t := f.Args[min(i, len(f.Args)-1)]
 			choices[i] = pools[t]
-			if s, ok := special[f.Name][i]; ok {
+			if s, ok := specialTexts(f, i); ok {
 				choices[i] = s
 			}
 			if t == record.BigInt && slices.Contains(f.Args, record.Date) {

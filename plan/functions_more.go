@@ -1,20 +1,20 @@
 package plan
 
 import (
+	"slices"
+
 	"github.com/millrace/millrace/record"
 )
 
 // moreFunctions returns the functions of dates and times without a zone, comparisons of the types that came with them, and the functions of
 // arrays, one overload for each type of element.
 func moreFunctions() []string {
-	out := append([]string(nil), dateFunctions...)
+	out := slices.Concat(dateFunctions, numberFunctions, bytesFunctions, textFunctions, timeFunctions, jsonFunctions)
 	for _, t := range record.Types() {
 		n := t.String()
 		if t > record.JSONB {
-			out = append(out, "eq("+n+", "+n+") boolean", "ne("+n+", "+n+") boolean", "nullcall distinct("+n+", "+n+") boolean")
-			if t.Elem() != record.JSONB {
-				out = append(out, "lt("+n+", "+n+") boolean", "le("+n+", "+n+") boolean", "gt("+n+", "+n+") boolean", "ge("+n+", "+n+") boolean")
-			}
+			out = append(out, "eq("+n+", "+n+") boolean", "ne("+n+", "+n+") boolean", "nullcall distinct("+n+", "+n+") boolean",
+				"lt("+n+", "+n+") boolean", "le("+n+", "+n+") boolean", "gt("+n+", "+n+") boolean", "ge("+n+", "+n+") boolean")
 		}
 		if t.IsArray() {
 			out = append(out, arrayFunctions(n, t.Elem().String())...)
@@ -47,14 +47,18 @@ func arrayFunctions(array, elem string) []string {
 		"array_contains(" + array + ", " + array + ") boolean", // @>
 		"array_overlaps(" + array + ", " + array + ") boolean", // &&
 		"array_to_string(" + array + ", text) text",
-		"array_to_string(" + array + ", text, text) text",
+		"nullcall array_to_string(" + array + ", text, text) text",
+		"nullcall array_position(" + array + ", " + elem + ", bigint) bigint",
+		"nullcall array_positions(" + array + ", " + elem + ") bigint[]",
+		"nullcall array_replace(" + array + ", " + elem + ", " + elem + ") " + array,
+		"nullcall array_fill(" + elem + ", bigint[]) " + array,
+		"array_dims(" + array + ") text", "array_ndims(" + array + ") bigint", "trim_array(" + array + ", bigint) " + array,
+		"width_bucket(" + elem + ", " + array + ") bigint",
 		"nullcall any_eq(" + elem + ", " + array + ") boolean", "nullcall any_ne(" + elem + ", " + array + ") boolean",
 		"nullcall all_eq(" + elem + ", " + array + ") boolean", "nullcall all_ne(" + elem + ", " + array + ") boolean",
 	}
-	if elem != record.JSONB.String() {
-		for _, rel := range []string{"lt", "le", "gt", "ge"} {
-			out = append(out, "nullcall any_"+rel+"("+elem+", "+array+") boolean", "nullcall all_"+rel+"("+elem+", "+array+") boolean")
-		}
+	for _, rel := range []string{"lt", "le", "gt", "ge"} {
+		out = append(out, "nullcall any_"+rel+"("+elem+", "+array+") boolean", "nullcall all_"+rel+"("+elem+", "+array+") boolean")
 	}
 	return out
 }
@@ -80,7 +84,7 @@ var dateFunctions = []string{
 	"regexp_count(text, text) bigint", "regexp_substr(text, text) text",
 	"regexp_replace(text, text, text) text", "regexp_replace(text, text, text, text) text",
 	"regexp_match(text, text) text[]", "regexp_split_to_array(text, text) text[]",
-	"nullcall string_to_array(text, text) text[]",
+	"nullcall string_to_array(text, text) text[]", "nullcall string_to_array(text, text, text) text[]",
 
 	"sha224(bytea) bytea", "sha256(bytea) bytea", "sha384(bytea) bytea", "sha512(bytea) bytea",
 	"convert_to(text, text) bytea", "convert_from(bytea, text) text",

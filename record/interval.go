@@ -176,7 +176,7 @@ func parseInterval(s string) (Interval, error) {
 	}
 	switch t {
 	case "infinity", "+infinity", "-infinity":
-		return Interval{}, fault.SQL(fault.Unsupported, "0A000", "infinite intervals aren't supported: %s", quote(s))
+		return Interval{}, intervalSyntax(s) // as in PostgreSQL 15
 	}
 	p := intervalParser{text: s, rest: t, sum: intervalSum{ok: true}}
 	var err error

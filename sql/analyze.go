@@ -269,6 +269,9 @@ func columnName(e expr) (name string, weak bool) {
 		if e.label != "" {
 			return e.label, false
 		}
+		if e.syntax && (e.name == "array_get" || e.name == "array_slice") {
+			return columnName(e.args[0]) // of a[1], a
+		}
 		return e.name, false
 	case *grouping:
 		return "grouping", false

@@ -1,6 +1,8 @@
 package sql
 
 import (
+	"strconv"
+
 	pgquery "github.com/pganalyze/pg_query_go/v6"
 
 	"github.com/millrace/millrace/plan"
@@ -43,14 +45,15 @@ func (c *converter) indirection(n *pgquery.A_Indirection) (expr, error) {
 		}
 		name, bounds := "array_get", []*pgquery.Node{i.Uidx}
 		if i.IsSlice {
-			if i.Lidx == nil || i.Uidx == nil {
-				return nil, c.src.unsupported(out.pos(), "write both bounds", "a slice of an array without a bound is not supported")
-			}
 			name, bounds = "array_slice", []*pgquery.Node{i.Lidx, i.Uidx}
 		}
-		args, err := c.list(bounds)
-		if err != nil {
-			return nil, err
+		args := make([]expr, len(bounds))
+		for k, bound := range bounds {
+			if bound == nil { // a[:j], a[i:]
+				args[k] = &literal{at: at(out.pos()), kind: litNumber, text: [...]string{"1", strconv.FormatInt(noBound, 10)}[k]}
+			} else if args[k], err = c.expr(bound); err != nil {
+				return nil, err
+			}
 		}
 		out = &call{at: at(out.pos()), name: name, args: append([]expr{out}, args...), syntax: true}
 	}

@@ -244,8 +244,9 @@ type (
 		at
 		arg  expr
 		typ  record.Type
-		name string // PostgreSQL's internal name of the type (int8), a column's name when all else fails
-		unit string // INTERVAL '5' MINUTE: minute
+		name string  // PostgreSQL's internal name of the type (int8), a column's name when all else fails
+		unit string  // INTERVAL '5' MINUTE: minute
+		mods []int32 // NUMERIC(5, 2): 5, 2
 	}
 	inList struct {
 		at

@@ -10,6 +10,7 @@ import (
 
 // call checks a function call, and what PostgreSQL has a syntax of its own for.
 func (b *binder) call(e *call) (*node, error) {
+	e = b.rowArgument(e)
 	if e.over != nil {
 		return b.overCall(e)
 	}
@@ -47,10 +48,20 @@ func (b *binder) call(e *call) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n, done, err := b.anyArgument(e, args); done {
+		return n, err
+	}
 	switch e.name {
 	case "jsonb_path_exists", "jsonb_path_match", "jsonb_path_query_array", "jsonb_path_query_first":
 		return nil, b.src.unsupported(e.pos(), "use -> and ->>, @> and ?", "function %s is not supported", e.name)
 	case "substring":
+		if len(args) == 3 && args[0].typ != record.Bytea && couldBeText(args[1]) && couldBeText(args[2]) {
+			pattern, err := b.function("similar_to_escape", e.pos(), args[1:])
+			if err != nil {
+				return nil, err
+			}
+			return b.substringOf(e, []*node{args[0], pattern})
+		}
 		if len(args) == 2 && (args[1].typ == record.Text || args[1].typ == record.Unknown && args[1].kind == plan.ExprConst) {
 			return b.substringOf(e, args)
 		}
@@ -106,6 +117,11 @@ func (b *binder) nullif(e *call, args []*node) (*node, error) {
 	return inner(plan.ExprCase, a.typ, e.pos(), eq, nullOf(a.typ, e.pos()), a), nil
 }
 
+// couldBeText tells whether n is a text, or a bare literal that isn't a number.
+func couldBeText(n *node) bool {
+	return n.typ == record.Text || n.typ == record.Unknown && n.kind == plan.ExprConst && !n.val.Null
+}
+
 // substringOf is substring(text FROM pattern): the first group of the match, or all of it where the pattern has none.
 func (b *binder) substringOf(e *call, args []*node) (*node, error) {
 	match, err := b.function("regexp_match", e.pos(), args)
@@ -117,6 +133,9 @@ func (b *binder) substringOf(e *call, args []*node) (*node, error) {
 
 // overlay(a PLACING b FROM c [FOR d]) is substr(a, 1, c-1) || b || substr(a, c+d), where d is b's length if not given.
 func (b *binder) overlay(e *call, args []*node) (*node, error) {
+	if len(args) > 0 && args[0].typ == record.Bytea {
+		return b.function(e.name, e.pos(), args)
+	}
 	types := []record.Type{record.Text, record.Text, record.BigInt, record.BigInt}
 	if len(args) != 3 && len(args) != 4 {
 		return nil, b.src.fail(e.pos(), stateNoFunction, "write overlay(text PLACING text FROM start FOR length)", "overlay takes 3 or 4 arguments, not %d", len(args))

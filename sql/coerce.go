@@ -103,6 +103,9 @@ func (b *binder) common(nodes []*node, what string) ([]*node, record.Type, error
 // cast is CAST(x AS type), x::type and type '...'.
 func (b *binder) cast(e *castTo) (*node, error) {
 	arg := e.arg
+	if a, ok := arg.(*arrayOf); ok && len(a.elems) == 0 && e.typ.IsArray() {
+		arg = &literal{at: a.at, kind: litString, text: "{}"}
+	}
 	if e.unit != "" {
 		l, ok := arg.(*literal)
 		if !ok || l.kind != litString {
@@ -121,5 +124,8 @@ func (b *binder) cast(e *castTo) (*node, error) {
 	if n.typ != record.Unknown && !plan.Castable(n.typ, e.typ) {
 		return nil, b.src.fail(e.pos(), stateCannotCast, "", "cannot cast type %s to %s", n.typ, e.typ)
 	}
-	return b.coerce(n, e.typ)
+	if n, err = b.coerce(n, e.typ); err != nil {
+		return nil, err
+	}
+	return b.fit(n, e)
 }

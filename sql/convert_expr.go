@@ -47,6 +47,9 @@ func (c *converter) expr(n *pgquery.Node) (expr, error) {
 	case *pgquery.Node_CaseExpr:
 		return c.caseExpr(n.CaseExpr)
 	case *pgquery.Node_NullTest:
+		if row := n.NullTest.Arg.GetRowExpr(); row != nil {
+			return c.rowIsNull(n.NullTest, row)
+		}
 		arg, err := c.expr(n.NullTest.Arg)
 		not := n.NullTest.Nulltesttype == pgquery.NullTestType_IS_NOT_NULL
 		return &isTest{at: at(c.at(n.NullTest.Location)), arg: arg, what: isNull, not: not}, err
@@ -73,6 +76,8 @@ func (c *converter) expr(n *pgquery.Node) (expr, error) {
 		return c.array(n.AArrayExpr)
 	case *pgquery.Node_AIndirection:
 		return c.indirection(n.AIndirection)
+	case *pgquery.Node_CollateClause:
+		return c.collate(n.CollateClause)
 	}
 	return nil, c.refuseExpr(n)
 }
@@ -83,8 +88,6 @@ func (c *converter) refuseExpr(n *pgquery.Node) error {
 	switch n := n.GetNode().(type) {
 	case *pgquery.Node_RowExpr:
 		return src.unsupported(c.at(n.RowExpr.Location), "rows can be compared: (a, b) = (1, 2), (a, b) IN ((1, 2))", "row values are not supported here")
-	case *pgquery.Node_CollateClause:
-		return src.unsupported(c.at(n.CollateClause.Location), "text compares by bytes", "COLLATE is not supported")
 	case *pgquery.Node_SetToDefault:
 		return src.fail(c.at(n.SetToDefault.Location), stateSyntax, "", "DEFAULT is not allowed here")
 	case *pgquery.Node_NamedArgExpr:
@@ -168,9 +171,8 @@ func (c *converter) operator(a *pgquery.A_Expr) (expr, error) {
 		pgquery.A_Expr_Kind_AEXPR_BETWEEN_SYM, pgquery.A_Expr_Kind_AEXPR_NOT_BETWEEN_SYM:
 		return c.rangeTest(a, pos, op)
 	case pgquery.A_Expr_Kind_AEXPR_OP, pgquery.A_Expr_Kind_AEXPR_DISTINCT, pgquery.A_Expr_Kind_AEXPR_NOT_DISTINCT,
-		pgquery.A_Expr_Kind_AEXPR_NULLIF, pgquery.A_Expr_Kind_AEXPR_LIKE, pgquery.A_Expr_Kind_AEXPR_ILIKE:
-	case pgquery.A_Expr_Kind_AEXPR_SIMILAR:
-		return nil, c.src.unsupported(pos.pos(), "use LIKE", "SIMILAR TO is not supported")
+		pgquery.A_Expr_Kind_AEXPR_NULLIF, pgquery.A_Expr_Kind_AEXPR_LIKE, pgquery.A_Expr_Kind_AEXPR_ILIKE,
+		pgquery.A_Expr_Kind_AEXPR_SIMILAR: // x ~ similar_to_escape(pattern)
 	case pgquery.A_Expr_Kind_AEXPR_OP_ANY, pgquery.A_Expr_Kind_AEXPR_OP_ALL:
 		sides, err := c.list([]*pgquery.Node{a.Lexpr, a.Rexpr})
 		if err != nil {
@@ -329,7 +331,7 @@ func (c *converter) call(f *pgquery.FuncCall) (expr, error) {
 	case f.FuncVariadic:
 		return nil, c.src.unsupported(pos, "", "VARIADIC (in %s) is not supported", name)
 	}
-	args, err := c.list(f.Args)
+	args, err := c.arguments(f, name)
 	if err != nil {
 		return nil, err
 	}
@@ -364,6 +366,7 @@ func (c *converter) cast(t *pgquery.TypeCast) (expr, error) {
 	if t.TypeName.Setof {
 		return nil, c.src.unsupported(n.at, "", "SETOF is not supported")
 	}
+	out.mods = n.modifiers()
 	if n.name == "interval" && len(n.mods) > 0 && !n.array {
 		out.unit, err = intervalUnit(c.src, n)
 		n.mods = nil

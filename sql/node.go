@@ -172,7 +172,10 @@ var functions = sync.OnceValue(func() map[string][]plan.Function {
 // functionAliases are other names of functions in the table.
 var functionAliases = map[string]string{
 	"ceiling": "ceil", "substring": "substr", "char_length": "length", "character_length": "length",
-	"btrim": "trim", "pow": "power", "position": "strpos", "log": "log10",
+	"btrim": "trim", "pow": "power", "position": "strpos", "log": "log10", "div": "div_trunc",
+	"json_typeof": "jsonb_typeof", "json_array_length": "jsonb_array_length", "json_object": "jsonb_object", "json_strip_nulls": "jsonb_strip_nulls",
+	"json_extract_path": "jsonb_extract_path", "json_extract_path_text": "jsonb_extract_path_text",
+	"textlen": "length", "dexp": "exp", "similar_escape": "similar_to_escape",
 }
 
 // parseLiteral reads a literal of a known type; errors stand at pos.

@@ -16,6 +16,7 @@ var operatorNames = map[string]string{
 	"||": "concat_op", "&": "bit_and", "|": "bit_or", "#": "bit_xor", "<<": "shift_left", ">>": "shift_right",
 	"->": "json_get", "->>": "json_get_text", "@>": "json_contains", "?": "json_exists",
 	"~~": "like", "~~*": "ilike", "~": "regexp_match_op", "~*": "regexp_imatch_op",
+	"^@": "starts_with", "~<~": "lt", "~<=~": "le", "~>~": "gt", "~>=~": "ge",
 	"&&": "array_overlaps", "#>": "json_get_path", "#-": "json_delete_path", "#>>": "json_get_path_text", "?|": "json_exists_any", "?&": "json_exists_all",
 }
 
@@ -56,6 +57,11 @@ func (b *binder) prefix(e *operator) (*node, error) {
 	name, ok := prefixNames[e.op]
 	if !ok {
 		return nil, b.src.unsupported(e.pos(), "", "operator %s is not supported", e.op)
+	}
+	if (e.op == "|/" || e.op == "||/") && isNumber(arg.typ) {
+		if arg, err = b.coerce(arg, record.Double); err != nil {
+			return nil, err
+		}
 	}
 	return b.apply(name, e.op, e.pos(), []*node{arg})
 }
@@ -307,6 +313,9 @@ func (b *binder) function(name string, pos int, args []*node) (*node, error) {
 	if a, ok := functionAliases[name]; ok {
 		real = a
 	}
+	if name == "log" && len(args) == 2 {
+		real = name // of any base
+	}
 	f, err := resolve(real, args)
 	if err == nil {
 		return b.build(f, pos, args)
@@ -328,7 +337,7 @@ func (b *binder) function(name string, pos int, args []*node) (*node, error) {
 
 // internalNames are functions of the table that only operators and syntax mean.
 var internalNames = []string{
-	"add", "sub", "mul", "div", "neg", "eq", "ne", "lt", "le", "gt", "ge", "like", "ilike", "distinct", "concat_op",
+	"add", "sub", "mul", "div_trunc", "numeric_fit", "text_fit", "time_fit", "neg", "eq", "ne", "lt", "le", "gt", "ge", "like", "ilike", "distinct", "concat_op",
 	"bit_and", "bit_or", "bit_xor", "bit_not", "shift_left", "shift_right", "json_get", "json_get_text", "json_contains", "json_exists",
 	"regexp_match_op", "regexp_imatch_op", "array", "array_get", "array_slice", "array_contains", "array_overlaps",
 	"json_get_path", "json_get_path_text", "json_delete_path", "json_exists_any", "json_exists_all",
