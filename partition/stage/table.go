@@ -2,10 +2,7 @@ package stage
 
 import (
 	"bytes"
-	"cmp"
-	"encoding/binary"
 	"hash/maphash"
-	"slices"
 )
 
 // arenaChunk is how much memory a large table takes at a time for keys and values, in bytes.
@@ -22,8 +19,9 @@ type table struct {
 	slots   []int32 // index into entries + 1; 0: free; a power of two
 	entries []entry
 	chunks  [][]byte
-	free    int // first free byte of the last chunk
-	bytes   int // memory in use, about
+	free    int   // first free byte of the last chunk
+	bytes   int   // memory in use, about
+	last    int32 // the entry that was found or added last + 1; 0: none
 }
 
 type entry struct {
@@ -69,6 +67,9 @@ func (t *table) find(key []byte) int32 {
 	if len(t.slots) == 0 {
 		return -1
 	}
+	if i := t.last - 1; i >= 0 && bytes.Equal(t.key(i), key) {
+		return i // what is written was mostly read just before
+	}
 	h := maphash.Bytes(t.seed, key)
 	mask := uint64(len(t.slots) - 1)
 	for s := h & mask; ; s = (s + 1) & mask {
@@ -77,6 +78,7 @@ func (t *table) find(key []byte) int32 {
 			return -1
 		}
 		if e := &t.entries[i-1]; e.hash == h && bytes.Equal(t.at(e.key, e.keyLen), key) {
+			t.last = i
 			return i - 1
 		}
 	}
@@ -94,6 +96,7 @@ func (t *table) add(key []byte) int32 {
 	t.bytes += entryBytes
 	i := int32(len(t.entries))
 	t.place(h, i)
+	t.last = i
 	return i - 1
 }
 
@@ -139,41 +142,5 @@ func (t *table) reset() {
 	if len(t.chunks) > 0 {
 		t.chunks = t.chunks[len(t.chunks)-1:]
 	}
-	t.free, t.bytes = 0, 0
-}
-
-// sortByKey orders entry indices by their keys. The keys lie scattered, so that the eight bytes behind what all of them begin
-// with are compared first, which mostly tells.
-func (t *table) sortByKey(indices []int32) {
-	if len(indices) < 2 {
-		return
-	}
-	type keyed struct {
-		head  uint64
-		index int32
-	}
-	first := t.key(indices[0])
-	common := len(first)
-	for _, i := range indices[1:] {
-		key := t.key(i)
-		common = min(common, len(key))
-		for common > 0 && !bytes.Equal(first[:common], key[:common]) {
-			common--
-		}
-	}
-	all := make([]keyed, len(indices))
-	for n, i := range indices {
-		var head [8]byte
-		copy(head[:], t.key(i)[common:])
-		all[n] = keyed{binary.BigEndian.Uint64(head[:]), i}
-	}
-	slices.SortFunc(all, func(a, b keyed) int {
-		if a.head != b.head {
-			return cmp.Compare(a.head, b.head)
-		}
-		return bytes.Compare(t.key(a.index), t.key(b.index))
-	})
-	for n := range all {
-		indices[n] = all[n].index
-	}
+	t.free, t.bytes, t.last = 0, 0, 0
 }
