@@ -188,6 +188,9 @@ func (q *selection) from() error {
 		if err != nil {
 			return err
 		}
+		if slices.ContainsFunc(q.s.groupBy, func(g groupItem) bool { return g.kind != groupExpr }) {
+			r, cols = q.a.apart(r, cols)
+		}
 		q.rel, q.scope = r, newScope(cols)
 	}
 	q.scope.parent = q.env.scope

@@ -52,6 +52,20 @@ func (q *selection) groupBy() error {
 	return q.fillSessions()
 }
 
+// apart gives each of a subquery's columns a number of its own where two are the same one: a grouping set may have one of them
+// without the other, which is NULL there.
+func (a *analyzer) apart(r *rel, cols []scopeColumn) (*rel, []scopeColumn) {
+	cols = slices.Clone(cols)
+	var items []item
+	for i, c := range cols {
+		if slices.ContainsFunc(cols[:i], func(o scopeColumn) bool { return o.id == c.id && o.table == c.table }) {
+			cols[i].id = a.cols.add(*a.cols.of(c.id))
+			items = append(items, item{cols[i].id, a.columnNode(c.id, 0)})
+		}
+	}
+	return extendRel(r, items...), cols
+}
+
 // groupSets returns the sets of keys (indexes of q.keys) that an item of GROUP BY means.
 func (q *selection) groupSets(b *binder, g groupItem) ([][]int, error) {
 	switch g.kind {
