@@ -36,6 +36,7 @@ func main() {
 	failover := flag.Bool("failover", false, "only: how long appends stop when a node is lost; with -peers beside Kafka")
 	state := flag.Bool("state", false, "only: how long a view of 1 GB lacks the newest tick when a node is lost")
 	move := flag.Bool("move", false, "only: a node joins, and one is drained, with 5 GB of log and 1 GB of view state, under load")
+	memory := flag.Bool("memory", false, "only: the memory of a node whose state is ten times as large as --memory, and whether its answers are right")
 	kafkaRounds := flag.Int("kafka-rounds", 5, "of Kafka, with -failover -peers; some 45 seconds each")
 	var nex nexmark
 	queries := flag.Bool("nexmark", false, "only: Nexmark's queries on one node, from events that are made and from the log; with -peers beside Flink")
@@ -56,6 +57,8 @@ func main() {
 			return b.failovers(*rounds, *only, *kafkaRounds)
 		case *move:
 			return b.moves()
+		case *memory:
+			return b.memoryBounds()
 		case *state:
 			return b.stateLoss()
 		case *queries:

@@ -255,19 +255,22 @@ func (c *nodes) taken(ctx context.Context, kinds []string, prefix string, events
 // poll asks until a figure of an object has come to a value.
 func (c *nodes) poll(ctx context.Context, statement, name, column string, value int64) error {
 	last := int64(-1)
-	for {
+	ask := func() error {
 		rows, err := c.client.Query(ctx, statement)
 		if err != nil {
 			return err
 		}
+		defer rows.Close()
 		at := rows.Columns().Index(column)
 		for rows.Next() {
 			if v := rows.Values(); string(v[0].Bytes) == name && at >= 0 {
 				last = v[at].Int
 			}
 		}
-		rows.Close()
-		if err := rows.Err(); err != nil {
+		return rows.Err()
+	}
+	for {
+		if err := ask(); err != nil && !client.Retryable(err) {
 			return err
 		}
 		if last >= value {
