@@ -142,7 +142,8 @@ func (n *Node) newRuntime() (*stage.Runtime, error) {
 	cfg.NodeID, cfg.Workers = n.id, runtime.GOMAXPROCS(0)
 	b := n.budget
 	cfg.DirtyBytes, cfg.CacheBytes, cfg.ExchangeBytes, cfg.DecodedBytes = b.Dirty, b.State, b.Exchange, b.Decoded
-	cfg.ScratchBytes, cfg.RecentBytes = b.Scratch, b.Changes
+	cfg.ChunkBytes = int(min(max(b.Exchange/64, leastChunk), int64(cfg.ChunkBytes))) // each feed may pass its share by as much
+	cfg.ScratchBytes, cfg.RecentBytes, cfg.UndoBytes = b.Scratch, b.Changes, int(min(b.Statement/2, int64(cfg.UndoBytes)))
 	cfg.Ship.BytesPerSecond, cfg.Ship.BacklogBytes = n.cfg.ShipRate, b.Backlog
 	cfg.Ship.WindowBytes = min(cfg.Ship.WindowBytes, b.Backlog)
 	return stage.New(cfg, stage.Deps{

@@ -229,7 +229,7 @@ func (n *Node) query(ctx context.Context, p *plan.Plan, l *layout, emit func(*re
 	defer g.memory.end()
 	g.stream = last == 1 && linear(g.stage)
 	var err error
-	g.frag, err = dataflow.New(g.stage.Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: l.tick, Hold: g.memory.add, Check: func(rows *record.Delta, kept bool) error {
+	g.frag, err = dataflow.New(g.stage.Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: l.tick, AppendOnly: g.stream, Hold: g.memory.add, Check: func(rows *record.Delta, kept bool) error {
 		if !kept || g.stream {
 			return ctx.Err()
 		}

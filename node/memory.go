@@ -67,14 +67,27 @@ func budget(total int64) Budget {
 		Statement:  part(10, mib, math.MaxInt64),
 	}
 	b.divide()
+	b.Queries = max(min(b.Queries, b.Heap-fixedHeap-b.parts()), b.Statement)
 	return b
+}
+
+// parts is what the parts of the heap take, all but Queries: of InFlight as much again.
+func (b *Budget) parts() int64 {
+	return 2*b.InFlight + b.Ingest + b.Batches + b.Dirty + b.State + b.Exchange + b.Decoded + b.Scratch + b.Changes + b.Backlog
 }
 
 // leastInFlight is the least room for appends: the largest batch, and a little.
 const leastInFlight = 10 << 20
 
-// fixedMemory is what code takes, and what C allocates besides tables and caches or keeps of what was freed.
-const fixedMemory = 56 << 20
+// leastChunk is how much of a log, in bytes, is worth a turn of a worker.
+const leastChunk = 128 << 10
+
+// fixedMemory is what code takes (35 MiB), and what C allocates besides tables and caches, for compactions and reads, or keeps of what
+// was freed: as much were seen with 3 GB of state in 256 MiB.
+const fixedMemory = 68 << 20
+
+// fixedHeap is what the heap has besides the parts: the catalog, Raft, connections, the rows that a worker has in hand.
+const fixedHeap = 20 << 20
 
 // divide leaves Go nine tenths of what the rest doesn't take: its limit is passed for moments.
 func (b *Budget) divide() {

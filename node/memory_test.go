@@ -11,8 +11,8 @@ func TestBudget(t *testing.T) {
 		if sum := b.Tables + b.BlockCache + fixedMemory + b.Heap; sum > b.Total {
 			t.Errorf("%d MiB: %d MiB are given out", mib, sum>>20)
 		}
-		parts := 2*b.InFlight + b.Ingest + b.Batches + b.Dirty + b.State + b.Exchange + b.Decoded + b.Scratch + b.Changes + b.Backlog + b.Queries
-		if parts > b.Heap {
+		parts := b.parts() + b.Queries
+		if parts+fixedHeap > b.Heap {
 			t.Errorf("%d MiB: parts of %d MiB in a heap of %d MiB", mib, parts>>20, b.Heap>>20)
 		}
 		if b.Statement > b.Queries {

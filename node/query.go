@@ -226,7 +226,7 @@ func (n *Node) scanPartition(ctx context.Context, first *plan.Stage, leaf int, p
 	here := &part{of: memory}
 	defer here.end()
 	var err error
-	s.frag, err = dataflow.New(first.Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: l.tick, Partition: p, Hold: here.add, Check: func(rows *record.Delta, kept bool) error {
+	s.frag, err = dataflow.New(first.Ops, dataflow.Env{Mode: dataflow.AdHoc, NowTick: l.tick, Partition: p, AppendOnly: s.stream, Hold: here.add, Check: func(rows *record.Delta, kept bool) error {
 		if kept && !s.stream {
 			if err := here.add(deltaBytes(rows)); err != nil {
 				return err

@@ -48,6 +48,15 @@ type Config struct {
 	// RecentBytes bounds the part of them that is kept in memory too.
 	RecentBytes int64
 
+	// UndoBytes bounds the encoded output deltas that a read takes back in a partition to reach an older tick.
+	UndoBytes int
+
+	// ReadBytes bounds the rows of a view that a read hands over at a time, about; one row may be larger.
+	ReadBytes int
+	// RestBytes is how much a read takes from the state store before it lets go, for a moment, of what it reads from, so that
+	// the store can free it.
+	RestBytes int
+
 	// RetryMin and RetryMax bound the pause before something that failed for now is tried again.
 	RetryMin, RetryMax time.Duration
 	// ShareWait is how long a new scan of a view's history waits for the other nodes' readers, to be read once for all.
@@ -72,6 +81,9 @@ func DefaultConfig() Config {
 		RetainTicks:     60_000_000,
 		RetainBytes:     1 << 30,
 		RecentBytes:     64 << 20,
+		UndoBytes:       256 << 20,
+		ReadBytes:       256 << 10,
+		RestBytes:       4 << 20,
 		RetryMin:        10 * time.Millisecond,
 		RetryMax:        2 * time.Second,
 		ShareWait:       200 * time.Millisecond,
@@ -107,6 +119,12 @@ func (c *Config) Validate() error {
 		return bad("DurableInterval")
 	case c.RetainTicks == 0:
 		return bad("RetainTicks")
+	case c.ReadBytes <= 0:
+		return bad("ReadBytes")
+	case c.RestBytes <= 0:
+		return bad("RestBytes")
+	case c.UndoBytes <= 0:
+		return bad("UndoBytes")
 	case c.RetainBytes <= 0:
 		return bad("RetainBytes")
 	case c.RecentBytes <= 0:

@@ -128,7 +128,7 @@ func (x *rowIndex) write(b *storage.Batch) {
 }
 
 func (x *rowIndex) written() {
-	x.table.written()
+	x.table.written(false)
 	x.wipe, x.dirty = false, false
 }
 
@@ -414,7 +414,7 @@ func (t *target) openIndexed(tick ids.Tick, read *plan.IndexRead) (*rowScan, err
 	if err != nil {
 		return nil, err
 	}
-	s := &rowScan{codec: c, out: t.newRows(), skip: len(x.table.prefix), by: &entries{rows: t.prefix(spaceRows), from: snap.snap}}
+	s := &rowScan{cfg: &t.rt.cfg, codec: c, out: t.newRows(), skip: len(x.table.prefix), by: &entries{rows: t.prefix(spaceRows), from: snap.snap}}
 	if c.layout == appended {
 		s.by.blocks = &blockRows{codec: c, rows: s.by.rows, from: snap.snap, tick: tick}
 	}
@@ -424,13 +424,12 @@ func (t *target) openIndexed(tick ids.Tick, read *plan.IndexRead) (*rowScan, err
 		if r.hi != nil {
 			hi = append(slices.Clone(x.table.prefix), r.hi...)
 		}
-		s.it, err = snap.snap.Iter(lo, hi)
+		err = s.begin(snap.snap, lo, hi)
 	}
 	if err != nil {
 		t.releaseSnapshot(snap)
 		return nil, err
 	}
-	s.stored = s.it.First()
 	s.release = func() { t.releaseSnapshot(snap) }
 	return s, nil
 }

@@ -271,6 +271,32 @@ func TestLargeSteps(t *testing.T) {
 	}
 }
 
+// TestTightMemory: of ticks that are far larger than what targets may keep of their state, and work in, no more than that
+// stays in memory.
+func TestTightMemory(t *testing.T) {
+	const keys, size = 300, 500
+	c := newTestCluster(t, 1, 4, func(cfg *Config) { cfg.CacheBytes, cfg.DirtyBytes, cfg.ScratchBytes = 64<<10, 64<<10, 64<<10 })
+	v := perKey()
+	c.fill(rand.New(rand.NewPCG(1, 1)), 1, 1)
+	m := c.createView(100, v, false)
+	text := strings.Repeat("x", size)
+	for round := range 5 {
+		next := c.tick + 5000
+		for p := range ids.PartitionID(4) {
+			var events []event
+			for i := range keys {
+				events = append(events, event{k: fmt.Sprint(text, round, p, i), n: int64(i), ts: int64(next)})
+			}
+			c.append(p, next, events)
+		}
+		c.closeTick(next, []int{0, 1, 2, 3})
+		c.check(100, v, m, c.tick)
+		if got := c.nodes[0].rt.Metrics(); got.StateBytes > 4*keys*size/2 || got.ScratchBytes > 4*keys*size/2 {
+			t.Errorf("round %d: of a tick with %d bytes of state %d stay in memory, and %d of what it was worked in", round, 4*keys*size, got.StateBytes, got.ScratchBytes)
+		}
+	}
+}
+
 // TestDecodeOnce: a record is looked into once for each view, though three nodes want what comes of it.
 func TestDecodeOnce(t *testing.T) {
 	c := newTestCluster(t, 3, 6, func(cfg *Config) { cfg.ShareWait = wait })

@@ -439,8 +439,8 @@ func (r *nexmarkRun) flush(t *nexmarkTarget, tick ids.Tick) {
 	if err := r.store.Commit(b, false); err != nil {
 		r.t.Fatal(err)
 	}
-	t.table.written()
-	t.rows.written()
+	t.table.written(false)
+	t.rows.written(false)
 	t.deltas.written()
 }
 

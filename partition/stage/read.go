@@ -3,8 +3,6 @@ package stage
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
-	"math"
 	"slices"
 
 	"github.com/millrace/millrace/internal/fault"
@@ -16,9 +14,6 @@ import (
 
 // readRows is how many rows a read hands over at a time.
 const readRows = 1024
-
-// undoBytes bounds the encoded output deltas that a read takes back to reach an older tick.
-const undoBytes = 256 << 20
 
 // sharedSnapshot is the state store as of a target's last flush, for all readers that come before its rows change.
 type sharedSnapshot struct {
@@ -198,9 +193,10 @@ type undo struct {
 
 // later returns the encoded deltas after tick. Called with mu held.
 func (t *target) later(r storage.Reader, tick ids.Tick) ([]tickDelta, error) {
-	deltas, all, err := t.deltas.between(r, tick, maxTick, undoBytes)
+	most := t.rt.cfg.UndoBytes
+	deltas, all, err := t.deltas.between(r, tick, maxTick, most)
 	if err == nil && !all {
-		err = fault.New(fault.NotFound, "more than %d MiB of changes have come since tick %d in partition %d; read a newer one", undoBytes>>20, tick, t.p).
+		err = fault.New(fault.NotFound, "more than %d MiB of changes have come since tick %d in partition %d; read a newer one", most>>20, tick, t.p).
 			WithReason(ReasonTickNotRetained)
 	}
 	return deltas, err
@@ -410,27 +406,6 @@ func (t *target) scan(ctx context.Context, tick ids.Tick, prefix []byte, fn func
 	return s.drain(ctx, fn)
 }
 
-// drain hands all rows to fn and closes the scan.
-func (s *rowScan) drain(ctx context.Context, fn func(*record.Delta) error) error {
-	for {
-		d, err := s.next(readRows)
-		if err == nil && d != nil {
-			if err = ctx.Err(); err != nil {
-				err = fault.Wrap(kindOfContext(ctx), err, "a read of a view ended")
-			} else {
-				err = fn(d)
-			}
-		}
-		if err != nil {
-			_ = s.close()
-			return err
-		}
-		if d == nil {
-			return s.close()
-		}
-	}
-}
-
 // openScan begins to read the rows, as of a tick, whose stored key begins with prefix.
 func (t *target) openScan(tick ids.Tick, prefix []byte) (*rowScan, error) {
 	c := t.plan.codec
@@ -457,153 +432,6 @@ func (t *target) openScan(tick ids.Tick, prefix []byte) (*rowScan, error) {
 	}
 	s.release = func() { t.releaseSnapshot(snap) }
 	return s, nil
-}
-
-// scanOf begins to read the stored rows that r sees, taking back the changes of later.
-func (t *target) scanOf(r storage.Reader, later []tickDelta, tick ids.Tick, prefix []byte) (*rowScan, error) {
-	s := &rowScan{codec: t.plan.codec, out: t.newRows()}
-	lo := t.prefix(spaceRows)
-	s.skip = len(lo)
-	lo = append(lo, prefix...)
-	_, hi := prefixRange(lo)
-	if s.codec.layout == appended {
-		hi = binary.BigEndian.AppendUint64(t.prefix(spaceRows), uint64(min(tick, math.MaxUint64-1))+1)
-	}
-	var err error
-	if s.undo, err = t.undo(later, func(k []byte, _ *record.Delta, _ int) bool { return bytes.HasPrefix(k, prefix) }); err != nil {
-		return nil, err
-	}
-	if s.it, err = r.Iter(lo, hi); err != nil {
-		return nil, err
-	}
-	s.stored = s.it.First()
-	return s, nil
-}
-
-// rowScan hands stored rows over, with later changes taken back. It must be closed.
-type rowScan struct {
-	codec   *rowCodec
-	release func()   // lets go of what it reads; nil: somebody else does
-	skip    int      // bytes of a key before the row's, or the entry's
-	by      *entries // nil: it reads the rows themselves, else an index
-	it      *storage.Iter
-	stored  bool // it stands at a row
-	undo    *undo
-	undone  int             // rows of undo that were handed over, or needn't be
-	seen    map[string]bool // layout weighted: rows of undo that the store has
-	out     *record.Delta
-	key     []byte
-	handed  bool // the block that the iterator stands at was handed out as it is
-}
-
-// next returns about n rows, nil at the end. They are valid until the next call.
-func (s *rowScan) next(n int) (*record.Delta, error) {
-	for {
-		s.out.Reset()
-		if s.handed {
-			s.handed, s.stored = false, s.it.Next()
-		}
-		for s.stored && s.out.N < n {
-			if s.codec.layout == appended && s.by == nil {
-				if d, err := s.takeBlock(n); d != nil || err != nil {
-					return d, err
-				}
-				continue
-			}
-			if err := s.takeStored(); err != nil {
-				return nil, err
-			}
-		}
-		if s.out.N < n {
-			if err := s.it.Error(); err != nil {
-				return nil, err
-			}
-		}
-		for !s.stored && s.undone < s.undo.old.N && s.out.N < n {
-			s.takeUndone()
-		}
-		if s.out.N == 0 {
-			return nil, nil
-		}
-		d := *s.out
-		if d.Weights = simpleWeights(&d); d.N > 0 {
-			return &d, nil
-		}
-	}
-}
-
-// takeBlock takes the block at the iterator: it returns a large one as it is, and puts the rows of a small one with others.
-func (s *rowScan) takeBlock(n int) (*record.Delta, error) {
-	_, d, err := s.codec.decodeBlock(s.it.Key()[s.skip:], s.it.Value())
-	if err != nil {
-		return nil, err
-	}
-	if s.out.N == 0 && d.N >= n/2 {
-		s.handed = true
-		d.Weights = simpleWeights(d)
-		return d, nil
-	}
-	for i := range d.N {
-		s.out.AppendRow(d, i, d.Weight(i))
-	}
-	s.stored = s.it.Next()
-	return nil, nil
-}
-
-// takeStored takes the row at the iterator and goes on to the next.
-func (s *rowScan) takeStored() error {
-	key, value := s.it.Key()[s.skip:], s.it.Value()
-	var err error
-	switch {
-	case s.by != nil && s.by.blocks != nil:
-		if key, err = s.by.key(key, value); err == nil {
-			err = s.by.blocks.take(key, s.out)
-		}
-		s.stored = err == nil && s.it.Next()
-		return err
-	case s.by != nil:
-		if key, value, err = s.by.row(key, value); err != nil {
-			return err
-		}
-	}
-	since, changed := s.undo.rows[string(key)]
-	if !changed || s.codec.layout != keyed { // else it comes below, if it was there
-		if err := s.codec.decode(key, value, s.out); err != nil {
-			return err
-		}
-		if changed {
-			if s.seen == nil {
-				s.seen = map[string]bool{}
-			}
-			s.seen[string(key)] = true
-			s.out.Weights[s.out.N-1] -= since
-		}
-	}
-	s.stored = s.it.Next()
-	return nil
-}
-
-// takeUndone takes the next row that isn't stored any more, or differently.
-func (s *rowScan) takeUndone() {
-	i := s.undone
-	s.undone++
-	s.key = s.codec.appendKey(s.key[:0], s.undo.old, i)
-	switch {
-	case s.codec.layout == keyed:
-		if s.undo.rows[string(s.key)] == int64(i) {
-			s.out.AppendRow(s.undo.old, i, 1)
-		}
-	case !s.seen[string(s.key)]:
-		s.out.AppendRow(s.undo.old, i, -s.undo.rows[string(s.key)])
-	}
-}
-
-func (s *rowScan) close() error {
-	err := s.it.Close()
-	if s.release != nil {
-		s.release()
-	}
-	return err
 }
 
 // simpleWeights drops rows of weight 0 from d, which a taken-back change leaves, and returns nil if all others are 1.

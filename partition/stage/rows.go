@@ -620,8 +620,8 @@ func (r *rowStore) writeBlock(b *storage.Batch, block *rowBlock) {
 }
 
 // written forgets what the committed batch of write has stored.
-func (r *rowStore) written() {
-	r.table.written()
+func (r *rowStore) written(tight bool) {
+	r.table.written(tight)
 	for _, x := range r.indexes {
 		x.written()
 	}

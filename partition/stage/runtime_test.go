@@ -86,7 +86,8 @@ func newRandomRun(t *testing.T, seed uint64) *randomRun {
 		cfg.CacheBytes = int64(1 + rng.IntN(100_000))
 		cfg.RecentBytes = int64(1 + rng.IntN(10_000))
 		cfg.ExchangeBytes, cfg.FeedBytes = 1, int64(1+rng.IntN(6000))
-		cfg.ScratchBytes = int64(1 + rng.IntN(2)*200_000) // all sources work anew each time, or some
+		cfg.ScratchBytes = int64(1 + rng.IntN(2)*200_000) // all sources and targets work anew each time, or some
+		cfg.ReadBytes, cfg.RestBytes = 1+rng.IntN(2000), 1+rng.IntN(4000)
 	})
 	r := &randomRun{t: t, c: c, rng: rng, nextView: 100}
 	r.publish()

@@ -274,8 +274,9 @@ func (s *stateTable) write(b *storage.Batch) {
 	}
 }
 
-// written makes the dirty entries clean, after the batch of write was committed.
-func (s *stateTable) written() {
+// written makes the dirty entries clean, after the batch of write was committed. tight: there is no room for more than the
+// limit, as there is when a tick was far larger than it.
+func (s *stateTable) written(tight bool) {
 	_ = s.release() // an error of it was Scan's before
 	for _, i := range s.dirty {
 		s.young.entries[i].dirty = false
@@ -288,7 +289,22 @@ func (s *stateTable) written() {
 	case s.young.bytes > s.limit:
 		s.complete = s.complete && s.old == nil
 		s.old, s.young = s.young, newTable()
+		if tight && s.old.bytes > s.limit+s.limit/2 {
+			s.forgetOld()
+		}
 	}
+}
+
+// forgetOld gives up what was not used lately.
+func (s *stateTable) forgetOld() {
+	if s.old != nil {
+		s.old, s.complete = nil, false
+	}
+}
+
+// forget gives up all that is stored. Nothing may be dirty.
+func (s *stateTable) forget() {
+	s.old, s.young, s.complete = nil, newTable(), false
 }
 
 // memory is what the table takes, in bytes, about.

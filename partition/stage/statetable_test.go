@@ -57,6 +57,13 @@ func TestStateTable(t *testing.T) {
 				if rng.IntN(10) == 0 {
 					flushTable(t, store, s)
 				}
+				switch rng.IntN(40) {
+				case 0:
+					s.forgetOld()
+				case 1:
+					flushTable(t, store, s)
+					s.forget()
+				}
 				if rng.IntN(20) == 0 {
 					flushTable(t, store, s)
 					s = newStateTable(store, storage.StateKey(1, 2, spaceState, nil))
@@ -93,7 +100,7 @@ func flushTable(t *testing.T, store *storage.Store, s *stateTable) {
 	if err := store.Commit(b, false); err != nil {
 		t.Fatal(err)
 	}
-	s.written()
+	s.written(s.limit%2 == 0)
 	if s.dirtyBytes != 0 || len(s.dirty) != 0 {
 		t.Fatalf("%d bytes are still dirty", s.dirtyBytes)
 	}

@@ -159,10 +159,8 @@ func (t *target) addTo(st *internalv1.ViewStats, stage *internalv1.StageStats) i
 			n++
 		}
 	}
-	if t.frag != nil {
-		for i, rows := range t.frag.OpRows(nil) {
-			stage.OpRows[i] += rows
-		}
+	for i, rows := range t.opRows() {
+		stage.OpRows[i] += rows
 	}
 	done := t.applied
 	if t.group != nil { // else the view has failed

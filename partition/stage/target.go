@@ -64,6 +64,11 @@ type target struct {
 	rowsOut   int64
 	arrivals  uint64 // of the group, when the positions were stored
 	snap      *sharedSnapshot
+	opBase    []uint64  // rows out by operator, of fragments that were let go of
+	pushed    int64     // bytes of the rows of the tick so far
+	largest   int64     // bytes of the rows in and out of a tick, since the fragment was made
+	scratch   int64     // told to the runtime
+	worked    time.Time // last
 	closed    bool
 	indexed   *[]indexDef // the view's indexes as the rows have them
 }
@@ -82,6 +87,7 @@ func (t *target) run() bool {
 		return false
 	}
 	err := t.process(&w)
+	now := time.Now()
 	t.mu.Lock()
 	if e := t.table.release(); err == nil {
 		err = e
@@ -94,6 +100,7 @@ func (t *target) run() bool {
 			err = nil // the disk is nearly full: wait for room
 		}
 	}
+	t.keepScratch(now)
 	t.mu.Unlock()
 	if err != nil {
 		t.rt.failView(t.view, err)
@@ -210,6 +217,7 @@ func (t *target) push(items []item) error {
 		d, err := it.part.decoded(in.source.schema)
 		if err == nil && d != nil {
 			t.rowsIn[from] += int64(d.N)
+			t.pushed += deltaBytes(d)
 			err = t.frag.Push(in.leaf, d)
 		}
 		if err != nil {
@@ -263,6 +271,7 @@ func (t *target) endTick(tick ids.Tick, marks dataflow.Marks, items []item) erro
 	if err != nil {
 		return err
 	}
+	t.handled(out)
 	if err := t.keepOutput(tick, out); err != nil {
 		return err
 	}
@@ -374,6 +383,7 @@ func (t *target) endHistory(marks dataflow.Marks) error {
 	if err != nil {
 		return err
 	}
+	t.handled(out)
 	t.count(t.frag.TakeCounts())
 	t.touched()
 	t.rowsOut += int64(out.N)
@@ -410,9 +420,12 @@ func (t *target) settle(c *cut) error {
 		age = time.Since(t.dirtyFrom)
 	}
 	cfg := &t.rt.cfg
-	memory := t.table.memory() + t.rows.table.memory()
-	t.rt.tables.Add(int64(memory - t.counted))
-	t.counted = memory
+	memory := t.countTables()
+	if t.rt.tight() && memory-dirty > 2*(t.table.limit+t.rows.table.limit) {
+		t.table.forgetOld()
+		t.rows.table.forgetOld()
+		memory = t.countTables()
+	}
 	// What a target of many may have before it is asked to flush, or counts among those that share the cache.
 	little := min(arenaChunk, max(t.rt.share(min(cfg.DirtyBytes, cfg.CacheBytes))/2, leastChunk))
 	if warm := memory > little; warm != t.warm {
@@ -432,6 +445,14 @@ func (t *target) settle(c *cut) error {
 	}
 	t.deltas.forget(t.rt.share(cfg.RecentBytes))
 	return nil
+}
+
+// countTables tells the runtime what the target's state takes in memory, and returns it, in bytes.
+func (t *target) countTables() int {
+	memory := t.table.memory() + t.rows.table.memory()
+	t.rt.tables.Add(int64(memory - t.counted))
+	t.counted = memory
+	return memory
 }
 
 // setLimits gives the target's caches their share: two generations of its operators' state and, where rows are read to be
@@ -483,8 +504,10 @@ func (t *target) flush() error {
 	if err := t.rt.ship.commit(t, t.applied, t.deltas.floorAfter(), b); err != nil {
 		return err
 	}
-	t.table.written()
-	t.rows.written()
+	tight := t.rt.tight()
+	t.table.written(tight)
+	t.rows.written(tight)
+	t.countTables()
 	t.deltas.written()
 	t.deltas.forget(t.rt.share(t.rt.cfg.RecentBytes))
 	t.rt.dirty.Add(int64(-t.accounted))
@@ -559,6 +582,7 @@ func (t *target) house(now time.Time, refresh bool) error {
 	if t.closed || t.view.failed.Load() != nil {
 		return nil
 	}
+	t.rested(now)
 	blocked := t.group.unblock(t, false)
 	due := !t.dirtyFrom.IsZero() && now.Sub(t.dirtyFrom) >= t.flushAge()
 	if refresh && t.dirtyFrom.IsZero() {
@@ -591,6 +615,8 @@ func (t *target) close() {
 	t.rt.dirty.Add(int64(-t.accounted))
 	t.rt.tables.Add(int64(-t.counted))
 	t.accounted, t.counted = 0, 0
+	t.rt.scratch.Add(-t.scratch)
+	t.scratch = 0
 	if t.warm {
 		t.warm = false
 		t.rt.warm.Add(-1)
