@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/apd/v3"
 
 	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/record"
 )
 
 // numberCharImpls is to_char of numbers.
@@ -79,8 +80,16 @@ func (p *numberPattern) set(pattern []byte) {
 	*p = numberPattern{pattern: string(pattern), known: true, parts: p.parts[:0]}
 	for s := p.pattern; s != "" && p.err == nil; {
 		s = p.next(s)
+		if p.pre+p.post+p.multi > maxPatternDigits {
+			p.err = errPatternDigits
+		}
 	}
 }
+
+// maxPatternDigits bounds the digits of a pattern, before the point, behind it and behind V: no number has more.
+const maxPatternDigits = 2 * record.MaxNumericDigits
+
+var errPatternDigits = fault.SQL(fault.TooLarge, "54000", "a format for numbers has more than %d digits", maxPatternDigits)
 
 // next takes one part from the beginning of s.
 func (p *numberPattern) next(s string) string {
