@@ -14,17 +14,16 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/millrace/millrace/client"
 	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/leaks"
 	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
 	"github.com/millrace/millrace/ring"
 )
 
 var seedFlag = flag.String("client.seed", "", "seed of the random tests")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(withExamples{m}) }
+func TestMain(m *testing.M) { leaks.Main(withExamples{m}) }
 
 func dial(t testing.TB, c *cluster, opts ...client.Option) *client.Client {
 	t.Helper()

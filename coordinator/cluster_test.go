@@ -23,25 +23,15 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/internal/leaks"
 	internalv1 "github.com/millrace/millrace/proto/internalv1"
 	"github.com/millrace/millrace/storage"
 )
 
+// A probe of memberlist under way outlives its Shutdown by up to its timeout. TestDamagedRaftLog leaves a goroutine that
+// stands still, as it must.
 func TestMain(m *testing.M) {
-	code := m.Run()
-	// A probe of memberlist under way outlives its Shutdown by up to its timeout.
-	for end := time.Now().Add(60 * time.Second); code == 0; {
-		// TestDamagedRaftLog leaves one that stands still, as it must.
-		err := goleak.Find(goleak.IgnoreTopFunction("github.com/millrace/millrace/coordinator.guarded.stop"))
-		if err == nil {
-			break
-		}
-		if time.Now().After(end) {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	leaks.Main(m, goleak.IgnoreTopFunction("github.com/millrace/millrace/coordinator.guarded.stop"))
 }
 
 // testMux splits one TCP port between gRPC, which begins with 'P', and Raft.

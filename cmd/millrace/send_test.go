@@ -15,13 +15,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/millrace/millrace/internal/fault"
+	"github.com/millrace/millrace/internal/leaks"
 	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 var finalLine = regexp.MustCompile(`^acknowledged (\d+) of (\d+) records, (\d+) rejected, in (\d+\.\d+) s \((\d+) records/s\), tick (\d+)\n$`)
 

@@ -9,17 +9,16 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/millrace/millrace/internal/fault"
 	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/internal/leaks"
 	"github.com/millrace/millrace/node/pgcatalog"
 	millracev1 "github.com/millrace/millrace/proto/millrace/v1"
 	"github.com/millrace/millrace/record"
 	"github.com/millrace/millrace/sql"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // memorySession is a session over a catalog of one stream, whose queries give three rows of NULLs. It counts what is open.
 type memorySession struct {

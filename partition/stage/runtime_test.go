@@ -11,16 +11,15 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/millrace/millrace/internal/ids"
+	"github.com/millrace/millrace/internal/leaks"
 	"github.com/millrace/millrace/plan"
 	"github.com/millrace/millrace/proto/internalv1"
 	"github.com/millrace/millrace/record"
 	"github.com/millrace/millrace/storage"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 var (
 	seedFlag   = flag.Uint64("stage.seed", 0, "seed of the random tests; 0: a few fixed ones")

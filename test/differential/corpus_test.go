@@ -4,10 +4,10 @@ import (
 	"path/filepath"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/millrace/millrace/internal/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // TestCorpus replays cases whose answers PostgreSQL gave once: see README.md.
 func TestCorpus(t *testing.T) {
