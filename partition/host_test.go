@@ -127,10 +127,10 @@ func TestFailover(t *testing.T) {
 func TestUnresponsiveIsRemoved(t *testing.T) {
 	c := newCluster(t, 3, 1, nil).startAll()
 	c.must(0, 1, batchOf(0, 0, "a"))
-	c.isolate("n2", true)
 	begin := time.Now()
+	c.isolate("n2", true)
 	c.must(0, 1, batchOf(0, 0, "b"))
-	if d := time.Since(begin); d < 250*time.Millisecond {
+	if d := time.Since(begin); d < 100*time.Millisecond { // of 300, as a busy machine may have been silent for a while before
 		t.Fatalf("acknowledged after %v, without n2", d)
 	}
 	if slices.Contains(c.config(0).InSync, "n2") {

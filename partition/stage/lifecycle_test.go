@@ -404,6 +404,22 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
+// live tells whether all nodes say that n views are.
+func (c *testCluster) live(n int) bool {
+	for _, node := range c.nodes {
+		stats := node.rt.Stats()
+		for _, s := range stats {
+			if s.State != StateLive {
+				return false
+			}
+		}
+		if len(stats) < n {
+			return false
+		}
+	}
+	return true
+}
+
 // TestCrashInHistory crashes nodes again and again while they read a view's history.
 func TestCrashInHistory(t *testing.T) {
 	for seed := range uint64(3) {
@@ -423,7 +439,7 @@ func TestCrashInHistory(t *testing.T) {
 			c.logs.mu.Lock()
 			until := c.logs.reads + 1 + rng.IntN(60)
 			c.logs.mu.Unlock()
-			for deadline := time.Now().Add(50 * time.Millisecond); time.Now().Before(deadline); {
+			for deadline := time.Now().Add(time.Second); time.Now().Before(deadline) && !c.live(len(views)); {
 				c.logs.mu.Lock()
 				n := c.logs.reads
 				c.logs.mu.Unlock()
