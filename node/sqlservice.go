@@ -45,6 +45,10 @@ func (s *sqlService) Execute(req *millracev1.ExecuteRequest, stream millracev1.S
 			return err
 		}
 	}
+	if sess.tx.status != txIdle {
+		return fault.SQL(fault.Invalid, "25000", "nothing between BEGIN and the end was done: a transaction must end in the text that begins it; "+
+			"send BEGIN to COMMIT as one, or use PostgreSQL's protocol")
+	}
 	return nil
 }
 

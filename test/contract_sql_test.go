@@ -138,6 +138,7 @@ func TestContractSQL(t *testing.T) {
 		}
 	})
 	t.Run("several statements", func(t *testing.T) { severalStatements(t, at) })
+	t.Run("transactions", func(t *testing.T) { transactionsOfCommand(t, at) })
 	t.Run("hidden columns", func(t *testing.T) {
 		// Not in *, but wherever they are named.
 		answers(t, at, "SELECT _key, id FROM types WHERE _key = 'a' AND _offset >= 0", `{"_key":"a","id":"a"}`)
@@ -388,4 +389,20 @@ func late(t *testing.T, at string) {
 	if v := viewStats(t, at, "nomarkc"); fmt.Sprintf("%v %v", v["late"], v["errors"]) != "0 1" {
 		t.Errorf("%v", v)
 	}
+}
+
+// transactionsOfCommand sends transactions with millrace sql, as an argument and as a script.
+func transactionsOfCommand(t *testing.T, at string) {
+	sql(t, at, "CREATE TABLE held (id BIGINT PRIMARY KEY)")
+	if r := cli(t, nil, "sql", "--addr", at, "-c", "BEGIN; INSERT INTO held VALUES (1); ROLLBACK"); r.code != 0 || r.out != "BEGIN\nINSERT 0 1\nROLLBACK\n" {
+		t.Errorf("rolled back: %+v", r)
+	}
+	script := "BEGIN;\nINSERT INTO held VALUES (2);\nCOMMIT;\nSTART TRANSACTION;\nINSERT INTO held VALUES (3);\n  INSERT INTO nosuch VALUES (1);\nCOMMIT;\n"
+	if r := cli(t, strings.NewReader(script), "sql", "--addr", at); r.code != 1 || !strings.Contains(r.err, "at 6:15") {
+		t.Errorf("a script whose second transaction fails: %+v", r)
+	}
+	if r := cli(t, nil, "sql", "--addr", at, "-c", "BEGIN; INSERT INTO held VALUES (4)"); r.code != 1 || !strings.Contains(r.err, "must end in the text that begins it") {
+		t.Errorf("without an end: %+v", r)
+	}
+	answers(t, at, "SELECT id FROM held", `{"id":2}`)
 }

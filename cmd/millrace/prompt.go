@@ -18,6 +18,7 @@ import (
 const (
 	promptFirst = "millrace=> "
 	promptMore  = "millrace-> "
+	promptHeld  = "millrace*> "       // in a transaction
 	historyFile = ".millrace_history" // in the home folder
 	historySize = 2000
 )
@@ -56,15 +57,18 @@ func (a *app) prompt(ctx context.Context, s *shell) error {
 func (a *app) converse(ctx context.Context, s *shell, in lineEditor) error {
 	text := ""
 	for ctx.Err() == nil {
-		if text == "" {
-			in.SetPrompt(promptFirst)
-		} else {
+		switch {
+		case text != "":
 			in.SetPrompt(promptMore)
+		case len(s.held) > 0:
+			in.SetPrompt(promptHeld)
+		default:
+			in.SetPrompt(promptFirst)
 		}
 		line, err := in.Readline()
 		switch {
 		case errors.Is(err, readline.ErrInterrupt):
-			text = ""
+			text, s.held = "", nil
 			continue
 		case errors.Is(err, io.EOF):
 			return nil
@@ -82,7 +86,11 @@ func (a *app) converse(ctx context.Context, s *shell, in lineEditor) error {
 		statements, rest := client.Split(text)
 		if len(statements) > 0 {
 			in.SaveHistory(strings.Join(strings.Fields(strings.TrimSuffix(text, rest)), " "))
+			waited := len(s.held) > 0
 			a.runStatements(ctx, s, statements)
+			if len(s.held) > 0 && !waited {
+				fmt.Fprintln(a.stderr, "A transaction is sent as a whole: nothing is done before its COMMIT. Ctrl-C drops it.")
+			}
 			text = rest
 		}
 		if strings.TrimSpace(text) == "" {
@@ -112,7 +120,11 @@ func (a *app) metaCommand(ctx context.Context, s *shell, words []string) (leave 
 	if len(words) > 1 {
 		arg = strings.TrimSuffix(words[1], ";")
 	}
-	run := func(text string) { a.runStatements(ctx, s, client.SplitAll(text)) }
+	run := func(text string) {
+		outside := *s // of a transaction
+		outside.held = nil
+		a.runStatements(ctx, &outside, client.SplitAll(text))
+	}
 	switch {
 	case name == `\q`:
 		return true

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -68,7 +69,7 @@ node fails and another takes over.`,
 					return err
 				}
 			}
-			return nil
+			return s.runHeld(c.Context())
 		case len(args) == 0 && isTerminal(a.stdin):
 			return a.prompt(c.Context(), s)
 		}
@@ -82,7 +83,8 @@ type shell struct {
 	c       *client.Client
 	session *client.Session
 	out     resultWriter
-	follow  bool // an interrupted SUBSCRIBE is a regular end
+	follow  bool               // an interrupted SUBSCRIBE is a regular end
+	held    []client.Statement // from BEGIN on: a transaction is sent as a whole
 }
 
 // runAll runs statements until one fails. line is the number of the line before the text that they are from.
@@ -109,7 +111,10 @@ func (s *shell) runScript(ctx context.Context, script io.Reader, name string) er
 		}
 		text = append(text, part...)
 		if ended {
-			return s.runAll(ctx, client.SplitAll(string(text)), first)
+			if err := s.runAll(ctx, client.SplitAll(string(text)), first); err != nil {
+				return err
+			}
+			return s.runHeld(ctx)
 		}
 		if len(text) > maxStatementBytes {
 			return fmt.Errorf("%s: the statement that begins at line %d is over %d bytes; is a semicolon or a quote missing?", name, first+1, maxStatementBytes)
@@ -129,20 +134,59 @@ func (s *shell) runScript(ctx context.Context, script io.Reader, name string) er
 	}
 }
 
-// run runs one statement and writes its result.
+// run runs one statement and writes its result. Those of a transaction wait for its end.
 func (s *shell) run(ctx context.Context, st client.Statement) error {
+	begins, ends := transactionBounds(st.Text)
+	if begins || len(s.held) > 0 {
+		if s.held = append(s.held, st); ends {
+			return s.runHeld(ctx)
+		}
+		return nil
+	}
 	if view, after, ok := parseSubscribe(st.Text); ok {
 		return s.subscribe(ctx, view, after)
 	}
-	rows, err := s.session.Query(ctx, atPosition(st))
+	return s.query(ctx, atPosition(st))
+}
+
+// runHeld runs the transaction that waits for its end, if there is one.
+func (s *shell) runHeld(ctx context.Context) error {
+	if len(s.held) == 0 {
+		return nil
+	}
+	text := inPositions(s.held)
+	s.held = nil
+	return s.query(ctx, text)
+}
+
+// query runs a text and writes the results of its statements.
+func (s *shell) query(ctx context.Context, text string) error {
+	rows, err := s.session.Query(ctx, text)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
-	if err := s.write(rows); err != nil {
-		return errors.Join(err, s.out.flush())
+	for {
+		if err := s.write(rows); err != nil {
+			return errors.Join(err, s.out.flush())
+		}
+		if !rows.NextStatement() {
+			return rows.Err()
+		}
 	}
-	return nil
+}
+
+// transactionBounds tells whether a statement begins a transaction, and whether it ends one.
+func transactionBounds(text string) (begins, ends bool) {
+	words := client.Tokens(strings.ToUpper(text))
+	switch words[0] {
+	case "BEGIN", "START":
+		return true, false
+	case "COMMIT", "END", "ABORT", "ROLLBACK":
+		chain := slices.Contains(words, "CHAIN") && !slices.Contains(words, "NO")
+		return false, !chain && !slices.Contains(words, "TO")
+	}
+	return false, false
 }
 
 func (s *shell) write(rows *client.Rows) error {
@@ -176,6 +220,24 @@ func atPosition(st client.Statement) string {
 		return st.Text
 	}
 	return strings.Repeat("\n", st.Line-1) + strings.Repeat(" ", st.Column-1) + st.Text
+}
+
+// inPositions puts statements one behind the other, each at its place in the script where there is room.
+func inPositions(statements []client.Statement) string {
+	var b strings.Builder
+	b.WriteString(atPosition(statements[0]))
+	line := statements[0].Line + strings.Count(statements[0].Text, "\n")
+	for _, st := range statements[1:] {
+		b.WriteString(";\n")
+		line++
+		if st.Line >= line && st.Line+st.Column <= maxPadding {
+			b.WriteString(strings.Repeat("\n", st.Line-line) + strings.Repeat(" ", st.Column-1))
+			line = st.Line
+		}
+		b.WriteString(st.Text)
+		line += strings.Count(st.Text, "\n")
+	}
+	return b.String()
 }
 
 // parseSubscribe recognises SUBSCRIBE TO view [AFTER TICK n]. Anything else that begins with SUBSCRIBE is left to the

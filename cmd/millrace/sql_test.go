@@ -300,3 +300,22 @@ func TestPrintable(t *testing.T) {
 		}
 	}
 }
+
+func TestTransactionBounds(t *testing.T) {
+	for text, want := range map[string][2]bool{
+		"begin":                   {true, false},
+		"START TRANSACTION":       {true, false},
+		"commit":                  {false, true},
+		"COMMIT WORK":             {false, true},
+		"COMMIT AND CHAIN":        {false, false},
+		"COMMIT AND NO CHAIN":     {false, true},
+		"ROLLBACK TO SAVEPOINT a": {false, false},
+		"abort":                   {false, true},
+		"END":                     {false, true},
+		"SELECT 1":                {false, false},
+	} {
+		if begins, ends := transactionBounds(text); begins != want[0] || ends != want[1] {
+			t.Errorf("%s: begins %v, ends %v", text, begins, ends)
+		}
+	}
+}
