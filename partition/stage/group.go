@@ -569,8 +569,14 @@ func (g *group) stop() []*feed {
 		}
 	}
 	for _, t := range g.targets {
+		t.caughtUp = g.caughtUp(t)
 		g.uncount(t)
 	}
 	g.signal()
 	return feeds
+}
+
+// caughtUp tells whether nothing waits for a target: it stands where the group's frontier does.
+func (g *group) caughtUp(t *target) bool {
+	return !t.working && g.base.tick == g.front.done && g.doneOf(t) == g.front.done
 }

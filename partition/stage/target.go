@@ -37,6 +37,7 @@ type target struct {
 	queued   int64 // bytes
 	working  bool  // a worker has items of it
 	stopped  bool
+	caughtUp bool     // its group has stopped, and nothing waited for it
 	blocked  bool     // the state store takes nothing now; house tries again
 	done     ids.Tick // ended with the last work; see doneOf
 	building ids.Tick // pushed early, not ended; 0: none
@@ -566,11 +567,8 @@ func (t *target) catchCut() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	t.arrivals = g.arrivals
-	if g.stopped {
-		return
-	}
-	if done := g.doneOf(t); !t.working && done == g.front.done && g.base.tick == done {
-		t.applied = done
+	if g.stopped && t.caughtUp || !g.stopped && g.caughtUp(t) {
+		t.applied = g.front.done
 		t.cut = g.copyBase()
 	}
 }
