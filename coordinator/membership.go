@@ -103,7 +103,11 @@ func (l *leadership) overview() *internalv1.ClusterOverview {
 			life := l.tracker.life(ids.NodeID(m.Id))
 			ms.Report = life.report
 			if m.Id != out.Leader {
-				ms.State = l.tracker.state(m, o.now)
+				if s := l.tracker.state(m, o.now); s != dead || m.State == dead {
+					ms.State = s
+				} else {
+					ms.State = suspect // until the log has it: what asks for a dead member is refused before
+				}
 				ms.SilentUs = uint64(max(o.now.Sub(life.sign), 0).Microseconds())
 			}
 		}
