@@ -215,7 +215,11 @@ func FromGRPC(err error) error {
 	if !ok {
 		return Wrap(Internal, err, "call failed")
 	}
-	return FromStatus(st)
+	e := FromStatus(st)
+	if e.Kind == Unavailable && e.Reason == "" { // gRPC's own
+		e.Message = "a call from one node to another broke off: " + e.Message + "; retry"
+	}
+	return e
 }
 
 // FromStatus turns a gRPC status that isn't OK into an Error.
