@@ -109,7 +109,7 @@ func NewHost(cfg Config, store *storage.Store, peers Peers, log *slog.Logger) (*
 	h.caller.notify = make(chan struct{}, 1)
 	h.watch.notify = make(chan struct{}, 1)
 	h.trims.notify = make(chan struct{}, 1)
-	h.links.byNode = map[ids.NodeID]*link{}
+	h.links.byNode, h.links.closed = map[ids.NodeID]*link{}, map[ids.NodeID]*link{}
 	slots := []*hosted{}
 	h.slots.Store(&slots)
 	if err := h.countBoot(); err != nil {

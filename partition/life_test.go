@@ -455,3 +455,24 @@ func forgetAlone(t *testing.T) (c *cluster, first, other *node) {
 	c.start(first.id)
 	return c, first, other
 }
+
+// TestMovedOffAndBack takes a replica off its node and puts it there again at once: the link that ends must not take the new
+// one's place.
+func TestMovedOffAndBack(t *testing.T) {
+	c := newCluster(t, 2, 1, nil).startAll()
+	first := c.primary(0)
+	other := c.nodes["n1"]
+	if other == first {
+		other = c.nodes["n2"]
+	}
+	for i := range 30 {
+		c.must(0, 1, batchOf(7, uint64(i+1), fmt.Sprint(i)))
+		c.reassign(0, func(cfg *internalv1.PartitionConfig) {
+			cfg.Replicas, cfg.InSync = []string{string(first.id)}, []string{string(first.id)}
+		})
+		c.reassign(0, func(cfg *internalv1.PartitionConfig) {
+			cfg.Replicas = []string{string(first.id), string(other.id)}
+		})
+		eventually(t, "it is in sync again", func() bool { return slices.Contains(c.config(0).InSync, string(other.id)) })
+	}
+}

@@ -18,6 +18,7 @@ const protocolVersion = 1
 type links struct {
 	mu     sync.RWMutex
 	byNode map[ids.NodeID]*link
+	closed map[ids.NodeID]*link // the last one to a node that has none, which may not have ended yet
 	wanted map[ids.NodeID]bool
 	host   *Host           // set while running
 	ctx    context.Context // of run
@@ -36,6 +37,8 @@ type link struct {
 	copy  []linkItem // copyNext may; marked as copyWait
 	up    bool
 	ended bool // takes nothing any more
+
+	running sync.WaitGroup
 
 	notify, notifyCopy chan struct{}
 }
@@ -68,6 +71,7 @@ func (l *links) reconcile(wanted map[ids.NodeID]bool) {
 		if !wanted[node] {
 			k.cancel()
 			delete(l.byNode, node)
+			l.closed[node] = k
 		}
 	}
 	for node := range wanted {
@@ -77,8 +81,18 @@ func (l *links) reconcile(wanted map[ids.NodeID]bool) {
 		ctx, cancel := context.WithCancel(l.ctx)
 		k := &link{h: l.host, node: node, cancel: cancel, notify: make(chan struct{}, 1), notifyCopy: make(chan struct{}, 1)}
 		l.byNode[node] = k
-		l.wg.Go(func() { k.run(ctx) })
-		l.wg.Go(func() { k.runCopies(ctx) })
+		before := l.closed[node]
+		delete(l.closed, node)
+		for _, run := range []func(context.Context){k.run, k.runCopies} {
+			k.running.Add(1)
+			l.wg.Go(func() {
+				defer k.running.Done()
+				if before != nil { // the last that it tells replicas is that the node can't be reached
+					before.running.Wait()
+				}
+				run(ctx)
+			})
+		}
 	}
 }
 
