@@ -164,22 +164,10 @@ func logNumeric(dst, base, a []byte) ([]byte, error) {
 
 // divTruncNumeric is div(): the quotient without its fraction.
 func divTruncNumeric(dst, a, b []byte) ([]byte, error) {
-	if isNaN(a) || isNaN(b) {
-		return append(dst, "NaN"...), nil
-	}
-	if isZeroNumeric(b) {
-		return dst, errDivisionByZero
-	}
-	var x, y apd.Decimal
-	parseDecimal(&x, a)
-	parseDecimal(&y, b)
-	scale := max(scaleOf(&x), scaleOf(&y))
-	rescale(&x, scale)
-	rescale(&y, scale)
-	var q apd.Decimal
-	q.Coeff.Quo(&x.Coeff, &y.Coeff)
-	q.Negative = x.Negative != y.Negative
-	return appendDecimal(dst, &q)
+	return divided(dst, a, b, func(x, y *apd.Decimal) {
+		x.Coeff.Quo(&x.Coeff, &y.Coeff)
+		x.Negative, x.Exponent = x.Negative != y.Negative, 0
+	})
 }
 
 // divisorNumeric is gcd, or lcm.

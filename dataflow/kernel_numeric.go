@@ -63,6 +63,11 @@ func negNumeric(dst, a []byte) ([]byte, error) {
 }
 
 func modNumeric(dst, a, b []byte) ([]byte, error) {
+	return divided(dst, a, b, func(x, y *apd.Decimal) { x.Coeff.Rem(&x.Coeff, &y.Coeff) })
+}
+
+// divided appends what divide makes of a and b, as numbers of the same scale, in x.
+func divided(dst, a, b []byte, divide func(x, y *apd.Decimal)) ([]byte, error) {
 	if isNaN(a) || isNaN(b) {
 		return append(dst, "NaN"...), nil
 	}
@@ -75,7 +80,7 @@ func modNumeric(dst, a, b []byte) ([]byte, error) {
 	scale := max(scaleOf(&x), scaleOf(&y))
 	rescale(&x, scale)
 	rescale(&y, scale)
-	x.Coeff.Rem(&x.Coeff, &y.Coeff)
+	divide(&x, &y)
 	return appendDecimal(dst, &x)
 }
 
